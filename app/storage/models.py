@@ -1,0 +1,286 @@
+"""The tables as SQLAlchemy sees them, for the admin side and for the test that compares them with the migrations.
+
+The migrations are the truth: constraints, policies, triggers and partitions stand there. Hot paths don't use these
+classes at all but the functions in the `.sql` files.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from advanced_alchemy.base import CommonTableAttributes, orm_registry
+from sqlalchemy import (
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SYSTEM_TENANT: Final = UUID("00000000-0000-0000-0000-000000000001")
+SYSTEM_SLUG: Final = "_system"
+
+
+class Base(CommonTableAttributes, DeclarativeBase):
+    """Plain columns: ids, times and versions are set by the services, which are handed `now`."""
+
+    registry = orm_registry
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own protocol
+        str: Text,
+        bytes: LargeBinary,
+        datetime: TIMESTAMP(timezone=True),
+        UUID: PG_UUID(as_uuid=True),
+        list[str]: ARRAY(Text),
+        dict[str, Any]: JSONB,
+    }
+
+
+class Tenant(Base):
+    """A customer organisation; also the reserved one under which admins sign in."""
+
+    __tablename__ = "tenants"
+    __table_args__ = (UniqueConstraint("slug", name="uq_tenants_slug"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    slug: Mapped[str]
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="active")
+    status_reason: Mapped[str | None]
+    email: Mapped[str | None]
+    phone_number: Mapped[str | None]
+    otp_delivery_method: Mapped[str] = mapped_column(server_default="email")
+    fallback_methods: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    locale: Mapped[str] = mapped_column(server_default="en")
+    timezone: Mapped[str] = mapped_column(server_default="UTC")
+    policy: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    version: Mapped[int] = mapped_column(server_default="1")
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Admin(Base):
+    """A person of the company's staff. `tenant_id` is always the system tenant."""
+
+    __tablename__ = "admins"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "email", name="uq_admins_email"),
+        ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_admins_tenant"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    name: Mapped[str]
+    role: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="active")
+    version: Mapped[int] = mapped_column(server_default="1")
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    last_sign_in_at: Mapped[datetime | None]
+
+
+class ApiKey(Base):
+    """A caller's key to the admin API; only a hash of its secret is kept."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_api_keys_tenant"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    role: Mapped[str]
+    secret_hash: Mapped[bytes]
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Challenge(Base):
+    """One asked-for code, from the request until it expires. Salt and digest are erased when it ends."""
+
+    __tablename__ = "challenges"
+    __table_args__ = (
+        Index("ix_challenges_open", "tenant_id", "recipient_key", postgresql_where=text("ended_at IS NULL")),
+        Index("ix_challenges_expires", "expires_at"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    recipient_key: Mapped[bytes]
+    subject_kind: Mapped[str]
+    subject_id: Mapped[UUID]
+    decoy: Mapped[bool]
+    purpose: Mapped[str] = mapped_column(server_default="sign_in")
+    channel: Mapped[str]
+    asked_channel: Mapped[str | None]
+    generation: Mapped[int] = mapped_column(Integer, server_default="1")
+    code_length: Mapped[int] = mapped_column(SmallInteger)
+    salt: Mapped[bytes | None]
+    digest: Mapped[bytes | None]
+    key_id: Mapped[str]
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    max_attempts: Mapped[int] = mapped_column(SmallInteger)
+    ip: Mapped[str | None] = mapped_column(INET)
+    user_agent: Mapped[str | None]
+    locale: Mapped[str]
+    created_at: Mapped[datetime]
+    sent_at: Mapped[datetime]
+    resend_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    end_reason: Mapped[str | None]
+
+
+class Quota(Base):
+    """When a recipient was last sent codes: the rolling hour, exactly."""
+
+    __tablename__ = "quota"
+    __table_args__ = (Index("ix_quota_seen", "seen_at"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    recipient_key: Mapped[bytes] = mapped_column(primary_key=True)
+    lane: Mapped[str] = mapped_column(primary_key=True, server_default="")
+    sends: Mapped[list[datetime]] = mapped_column(ARRAY(TIMESTAMP(timezone=True)))
+    seen_at: Mapped[datetime]
+
+
+class Refusal(Base):
+    """Evidence of refused requests without a flood: one counter per recipient, reason and minute."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (Index("ix_refusals_minute", "minute"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    recipient_key: Mapped[bytes] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    minute: Mapped[datetime] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(Integer, server_default="1")
+
+
+class Outbox(Base):
+    """A message to be sent, or sent. Holds no code: the worker derives it."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        Index("ix_outbox_due", "available_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_outbox_leased", "lease_until", postgresql_where=text("state = 'sending'")),
+        Index("ix_outbox_challenge", "tenant_id", "challenge_id"),
+        Index("ix_outbox_created", "created_at"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    challenge_id: Mapped[UUID | None]
+    generation: Mapped[int | None] = mapped_column(Integer)
+    channel: Mapped[str]
+    destination: Mapped[str | None]
+    payload: Mapped[dict[str, Any] | None]
+    state: Mapped[str] = mapped_column(server_default="queued")
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    available_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    lease_until: Mapped[datetime | None]
+    lease_owner: Mapped[str | None]
+    provider: Mapped[str | None]
+    provider_message_id: Mapped[str | None]
+    error_class: Mapped[str | None]
+    error_text: Mapped[str | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class DeliveryEvent(Base):
+    """One step in a message's life; never changed."""
+
+    __tablename__ = "delivery_events"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (at)"},)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True, server_default=text("nextval('delivery_event_id')"))
+    outbox_id: Mapped[UUID]
+    challenge_id: Mapped[UUID | None]
+    kind: Mapped[str]
+    channel: Mapped[str]
+    state: Mapped[str]
+    provider: Mapped[str | None]
+    provider_message_id: Mapped[str | None]
+    error_class: Mapped[str | None]
+    error_text: Mapped[str | None]
+    took_ms: Mapped[int | None] = mapped_column(Integer)
+
+
+class Session(Base):
+    """A sign-in that lasts, and its refresh-token family. The access token's `sid` is `id`."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        Index("ix_sessions_subject", "tenant_id", "subject_kind", "subject_id", "created_at"),
+        Index("ix_sessions_expires", "expires_at"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    subject_kind: Mapped[str]
+    subject_id: Mapped[UUID]
+    secret_hash: Mapped[bytes | None]
+    refresh_n: Mapped[int | None] = mapped_column(Integer)
+    refresh_hash: Mapped[bytes | None]
+    refresh_prior_hash: Mapped[bytes | None]
+    refresh_rotated_at: Mapped[datetime | None]
+    methods: Mapped[list[str]]
+    device_name: Mapped[str | None]
+    ip: Mapped[str | None] = mapped_column(INET)
+    user_agent: Mapped[str | None]
+    authenticated_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    end_reason: Mapped[str | None]
+
+
+class AuditEvent(Base):
+    """Who did what to whom, when, from where. Append-only."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        Index("ix_audit_events_subject", "tenant_id", "subject_id", "at"),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True, server_default=text("nextval('audit_event_id')"))
+    action: Mapped[str]
+    actor_kind: Mapped[str]
+    actor_id: Mapped[UUID | None]
+    subject_kind: Mapped[str | None]
+    subject_id: Mapped[UUID | None]
+    challenge_id: Mapped[UUID | None]
+    source: Mapped[str]
+    ip: Mapped[str | None] = mapped_column(INET)
+    user_agent: Mapped[str | None]
+    request_id: Mapped[str | None]
+    data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class Worker(Base):
+    """A worker process and when it last said it lives."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+
+metadata = Base.metadata
