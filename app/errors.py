@@ -10,10 +10,10 @@
     ├── InvalidToken              access, refresh or API token not accepted
     ├── Forbidden                 known caller, not allowed
     ├── RateLimited               a limit; says when to come back
-    ├── TenantNotFound            \
-    ├── TenantSuspended            \  told to disclosed callers only;
-    ├── ContactMissing             /  everyone else gets a decoy
-    ├── ChannelUnavailable        /
+    ├── TenantNotFound            these four are told to disclosed callers only;
+    ├── TenantSuspended           everyone else gets a decoy
+    ├── ContactMissing            nowhere to send a code
+    ├── ChannelUnavailable        no provider, or no contact, for this channel
     ├── DeliveryFailed            the provider refused, told to disclosed callers
     ├── NotFound                  no such thing (admin side)
     ├── AlreadyExists             the name is taken

@@ -1,8 +1,8 @@
 """PostgreSQL through asyncpg: one pool a process, tenants kept apart, outages told as `Unavailable`."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -27,7 +27,8 @@ _OUTAGES: Final = (
     asyncpg.exceptions.ReadOnlySQLTransactionError,
 )
 
-Row = asyncpg.Record
+# An asyncpg.Record: columns by name.
+Row: TypeAlias = Mapping[str, Any]
 
 
 async def _no_reset(_: asyncpg.Connection) -> None:
@@ -109,12 +110,14 @@ class Database:
     async def row(self, sql: str, *args: Any) -> Row | None:
         """The first row of one statement, or None."""
         async with self.connection() as connection:
-            return await connection.fetchrow(sql, *args)
+            row: Row | None = await connection.fetchrow(sql, *args)
+            return row
 
     async def rows(self, sql: str, *args: Any) -> Sequence[Row]:
         """All rows of one statement."""
         async with self.connection() as connection:
-            return await connection.fetch(sql, *args)
+            rows: Sequence[Row] = await connection.fetch(sql, *args)
+            return rows
 
     async def run(self, sql: str, *args: Any) -> None:
         """One statement whose rows nobody needs."""

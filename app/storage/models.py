@@ -5,10 +5,10 @@ classes at all but the functions in the `.sql` files.
 """
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-from advanced_alchemy.base import CommonTableAttributes, orm_registry
+from advanced_alchemy.base import CommonTableAttributes, create_registry
 from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
@@ -23,22 +23,20 @@ from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB, TIMESTAMP
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SYSTEM_TENANT: Final = UUID("00000000-0000-0000-0000-000000000001")
-SYSTEM_SLUG: Final = "_system"
-
 
 class Base(CommonTableAttributes, DeclarativeBase):
     """Plain columns: ids, times and versions are set by the services, which are handed `now`."""
 
-    registry = orm_registry
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own protocol
-        str: Text,
-        bytes: LargeBinary,
-        datetime: TIMESTAMP(timezone=True),
-        UUID: PG_UUID(as_uuid=True),
-        list[str]: ARRAY(Text),
-        dict[str, Any]: JSONB,
-    }
+    registry = create_registry(
+        custom_annotation_map={
+            str: Text,
+            bytes: LargeBinary,
+            datetime: TIMESTAMP(timezone=True),
+            UUID: PG_UUID(as_uuid=True),
+            list[str]: ARRAY(Text),
+            dict[str, Any]: JSONB,
+        }
+    )
 
 
 class Tenant(Base):

@@ -1,0 +1,357 @@
+"""Challenges: a code is asked for, sent again, checked. One statement a step; see `sql/challenges.sql`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+from uuid import UUID, uuid4
+
+from app.audit.log import Client
+from app.auth import codes
+from app.auth.sessions import Sessions, SignIn
+from app.errors import (
+    ChannelUnavailable,
+    CodeExpired,
+    ContactMissing,
+    DeliveryFailed,
+    FieldError,
+    GatehouseError,
+    InvalidCode,
+    InvalidRequest,
+    RateLimited,
+    TenantNotFound,
+    TenantSuspended,
+    TooManyAttempts,
+)
+from app.keys import KeyRing, keyed_hash
+from app.settings import Settings
+from app.storage import SYSTEM_SLUG
+from app.storage.db import Database, Row
+from app.tenants.rules import check_slug, normalise_email, normalise_phone
+
+State = Literal["queued", "sent", "delivered", "failed", "expired", "used"]
+
+_REQUEST: Final = """
+SELECT * FROM fn.request_code($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                              $21, $22, $23)"""
+_OPEN: Final = "SELECT * FROM fn.open_challenge($1, $2, $3, $4)"
+_RESEND: Final = """
+SELECT * FROM fn.resend_code($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"""
+_COUNT: Final = "SELECT * FROM fn.count_attempt($1, $2, $3, $4)"
+_FAIL: Final = "SELECT fn.fail_attempt($1, $2, $3, $4)"
+_STATUS: Final = "SELECT * FROM fn.challenge_status($1, $2, $3, $4)"
+
+# A stranger sees "sent" this long after asking, whatever really happened.
+_CONCEALED_QUEUED_SECONDS: Final = 2
+_DELIVERY_STATES: Final[dict[str, State]] = {
+    "queued": "queued",
+    "sending": "queued",
+    "sent": "sent",
+    "delivered": "delivered",
+    "failed": "failed",
+    "expired": "expired",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """Whose door it is. Only a slug that passes the pattern opens a tenant's; admins have one of their own."""
+
+    slug: str
+
+    @classmethod
+    def of(cls, slug: str) -> "Realm":
+        """A tenant's. Raises `InvalidRequest`; in particular for the reserved slug, which no caller can name."""
+        return cls(check_slug(slug))
+
+    @classmethod
+    def admins(cls) -> "Realm":
+        """The reserved tenant under which admins sign in."""
+        return cls(SYSTEM_SLUG)
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A code is on its way, or looks as if it were. Durations in whole seconds."""
+
+    challenge_id: str
+    code_length: int
+    expires_in: int
+    resend_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a challenge stands. `error` is for disclosed callers only."""
+
+    state: State
+    channel: str | None
+    expires_in: int
+    attempts_left: int
+    error: str | None = None
+
+
+def seconds_until(moment: datetime, now: datetime) -> int:
+    """Whole seconds from `now`, rounded up, never negative."""
+    return max(0, math.ceil((moment - now).total_seconds()))
+
+
+def concealed_state(now: datetime, sent_at: datetime, expires_at: datetime, end_reason: str | None) -> State:
+    """What a stranger is told: a function of the challenge's own life, so a decoy lives the same one."""
+    if end_reason == "used":
+        return "used"
+    if expires_at <= now or end_reason in {"void", "expired"}:
+        return "expired"
+    return "sent" if (now - sent_at).total_seconds() >= _CONCEALED_QUEUED_SECONDS else "queued"
+
+
+def disclosed_state(now: datetime, expires_at: datetime, end_reason: str | None, delivery: str | None) -> State:
+    """What really happened to the latest code."""
+    if end_reason == "used":
+        return "used"
+    if expires_at <= now or end_reason in {"void", "expired"}:
+        return "expired"
+    return _DELIVERY_STATES.get(delivery or "queued", "expired")
+
+
+class Challenges:
+    """Asks for codes and checks them, for every face. What must never be skipped happens in the statements."""
+
+    def __init__(
+        self,
+        db: Database,
+        ring: KeyRing,
+        settings: Settings,
+        sessions: Sessions,
+        clock: Callable[[], datetime],
+        wake_worker: Callable[[], None],
+    ) -> None:
+        self._db = db
+        self._ring = ring
+        self._settings = settings
+        self._sessions = sessions
+        self._clock = clock
+        self._wake_worker = wake_worker
+        self._channels = list(settings.providers)
+
+    async def request(
+        self,
+        realm: Realm,
+        client: Client,
+        *,
+        identifier: str | None = None,
+        channel: str | None = None,
+        locale: str = "en",
+        disclose: bool = False,
+    ) -> Issued:
+        """Sends a code to the realm's contact, or to whoever `identifier` (email or E.164 phone) names.
+
+        One round trip. Raises `InvalidRequest`, `RateLimited`; with `disclose` also `TenantNotFound`,
+        `TenantSuspended`, `ContactMissing`, `ChannelUnavailable`: everyone else gets a decoy for those.
+        """
+        email, phone = _read_identifier(identifier)
+        now = self._clock()
+        challenge_id = codes.new_challenge_id()
+        made = codes.candidates(self._ring.current, challenge_id, 1)
+        row = await self._row(
+            _REQUEST,
+            now,
+            realm.slug,
+            self._stand_in(realm),
+            email,
+            phone,
+            channel,
+            self._channels,
+            disclose,
+            challenge_id,
+            uuid4(),
+            self._recipient_key(realm, email or phone or ""),
+            made.salt,
+            made.key_id,
+            made.digest_6,
+            made.digest_8,
+            made.digest_decoy,
+            self._settings.otp_length,
+            self._settings.otp_ttl_seconds,
+            self._settings.otp_max_attempts,
+            self._settings.otp_hourly_limit,
+            self._settings.otp_resend_cooldown_seconds,
+            locale,
+            client.as_json(),
+        )
+        return self._issued(row, challenge_id, now)
+
+    async def resend(
+        self,
+        realm: Realm,
+        challenge_id: str,
+        client: Client,
+        *,
+        channel: str | None = None,
+        disclose: bool = False,
+    ) -> Issued:
+        """Sends a new code for the same challenge and voids the old one; attempts are kept.
+
+        Two round trips. Raises `CodeExpired`, `TooManyAttempts`, `RateLimited`, and with `disclose` what `request`
+        raises.
+        """
+        identity = self._parse_id(challenge_id)
+        now = self._clock()
+        opened = await self._row(_OPEN, now, realm.slug, self._stand_in(realm), identity)
+        if opened["outcome"] != "open":
+            raise _ended(opened["outcome"], opened["expires_at"], now)
+        generation = opened["generation"]
+        made = codes.candidates(self._ring.current, identity, generation + 1)
+        row = await self._row(
+            _RESEND,
+            now,
+            realm.slug,
+            self._stand_in(realm),
+            identity,
+            generation,
+            channel,
+            self._channels,
+            disclose,
+            uuid4(),
+            made.salt,
+            made.key_id,
+            made.digest_6,
+            made.digest_8,
+            made.digest_decoy,
+            self._settings.otp_length,
+            self._settings.otp_ttl_seconds,
+            self._settings.otp_hourly_limit,
+            self._settings.otp_resend_cooldown_seconds,
+            client.as_json(),
+        )
+        return self._issued(row, identity, now)
+
+    async def verify(
+        self,
+        realm: Realm,
+        challenge_id: str,
+        code: str,
+        client: Client,
+        *,
+        kind: Literal["api", "browser"] = "api",
+        device_name: str | None = None,
+    ) -> SignIn:
+        """Checks a code and begins a session.
+
+        Two round trips: the attempt is counted and committed before anything is compared. Raises `InvalidRequest`
+        (no attempt spent), `InvalidCode`, `TooManyAttempts`, `CodeExpired`.
+        """
+        typed = codes.clean(code)
+        identity = self._parse_id(challenge_id)
+        now = self._clock()
+        row = await self._row(_COUNT, now, realm.slug, self._stand_in(realm), identity)
+        if row["outcome"] != "counted":
+            raise _ended(row["outcome"], row["expires_at"], now)
+        keys = self._ring.find(row["key_id"])
+        if keys is None:
+            # Its secret has left the ring: nothing can prove this code any more.
+            raise CodeExpired
+        if not codes.matches(keys, identity, row["generation"], row["salt"], typed, row["digest"]):
+            await self._db.run(_FAIL, now, row["tenant"], identity, client.as_json())
+            if row["attempts_left"] == 0:
+                raise TooManyAttempts(seconds_until(row["expires_at"], now))
+            raise InvalidCode(row["attempts_left"])
+        signed_in = await self._sessions.begin(
+            now,
+            row,
+            challenge_id=identity,
+            kind=kind,
+            device_name=device_name,
+            client=client,
+        )
+        if signed_in is None:
+            raise CodeExpired
+        return signed_in
+
+    async def status(self, realm: Realm, challenge_id: str, *, disclose: bool = False) -> Status:
+        """Where a challenge stands. Raises `CodeExpired` for one that isn't this realm's."""
+        now = self._clock()
+        row = await self._row(_STATUS, now, realm.slug, self._stand_in(realm), self._parse_id(challenge_id))
+        if not row["known"]:
+            raise CodeExpired
+        if disclose and not row["decoy"]:
+            state = disclosed_state(now, row["expires_at"], row["end_reason"], row["outbox_state"])
+            error = row["error_text"] or DeliveryFailed.default_detail if state == "failed" else None
+            channel = row["channel"]
+        else:
+            state = concealed_state(now, row["sent_at"], row["expires_at"], row["end_reason"])
+            channel, error = row["asked_channel"], None
+        return Status(state, channel, seconds_until(row["expires_at"], now), row["attempts_left"], error)
+
+    def _issued(self, row: Row, challenge_id: UUID, now: datetime) -> Issued:
+        outcome = row["outcome"]
+        if outcome == "rate-limited":
+            raise RateLimited(seconds_until(row["retry_at"], row["asked_at"]))
+        if outcome != "accepted":
+            raise _refusal(outcome, row["retry_at"], now)
+        self._wake_worker()
+        return Issued(
+            codes.show_challenge_id(challenge_id),
+            row["code_length"],
+            seconds_until(row["expires_at"], row["asked_at"]),
+            seconds_until(row["resend_at"], row["asked_at"]),
+        )
+
+    async def _row(self, sql: str, *args: object) -> Row:
+        row = await self._db.row(sql, *args)
+        assert row is not None  # noqa: S101 - these functions always return one row
+        return row
+
+    def _stand_in(self, realm: Realm) -> UUID:
+        """The tenant id of a slug that nobody has."""
+        return UUID(bytes=keyed_hash(self._ring.current.recipient, "tenant", realm.slug.encode())[:16])
+
+    def _recipient_key(self, realm: Realm, identifier: str) -> bytes:
+        """Names a stranger's quota without keeping what was typed."""
+        return keyed_hash(self._ring.current.recipient, "recipient", realm.slug.encode(), identifier.encode())
+
+    def _parse_id(self, challenge_id: str) -> UUID:
+        """Any string is looked up, so that a malformed id costs and answers what an unknown one does."""
+        try:
+            return codes.read_challenge_id(challenge_id)
+        except ValueError:
+            return UUID(bytes=keyed_hash(self._ring.current.recipient, "no-challenge", challenge_id.encode())[:16])
+
+
+def _read_identifier(identifier: str | None) -> tuple[str | None, str | None]:
+    """Email and phone, one of them None. Raises `InvalidRequest` pointing at `/identifier`."""
+    if identifier is None:
+        return None, None
+    if "@" in identifier:
+        return normalise_email(identifier, "/identifier"), None
+    return None, normalise_phone(identifier, "/identifier", None)
+
+
+def _ended(outcome: str, expires_at: datetime | None, now: datetime) -> GatehouseError:
+    if outcome == "too-many-attempts" and expires_at is not None:
+        return TooManyAttempts(seconds_until(expires_at, now))
+    return CodeExpired()
+
+
+def _refusal(outcome: str, expires_at: datetime | None, now: datetime) -> GatehouseError:
+    match outcome:
+        case "tenant-not-found":
+            return TenantNotFound()
+        case "tenant-suspended":
+            return TenantSuspended()
+        case "contact-missing":
+            return ContactMissing()
+        case "recipient-unknown":
+            return ContactMissing("Nobody here has this email address or phone number.")
+        case "channel-unavailable":
+            return ChannelUnavailable()
+        case "identifier-missing":
+            return InvalidRequest(
+                FieldError(
+                    "/identifier",
+                    "This organisation asks for the email address or phone number of its contact.",
+                )
+            )
+        case _:
+            return _ended(outcome, expires_at, now)

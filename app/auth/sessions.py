@@ -1,0 +1,344 @@
+"""Sessions: begun by a sign-in, checked at each call, refreshed, listed, ended. See `sql/sessions.sql`."""
+
+import secrets
+from base64 import urlsafe_b64decode
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from app.audit.log import Client
+from app.auth.tokens import AccessClaims, RefreshToken, read_access, sign_access, token_hash
+from app.errors import InvalidToken, NotFound
+from app.keys import KeyRing, base64url
+from app.settings import Settings
+from app.storage.db import Database, Row
+
+_COMPLETE: Final = "SELECT fn.complete_sign_in($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS outcome"
+_LIVE: Final = "SELECT * FROM fn.live_session($1, $2, $3)"
+_REFRESH: Final = "SELECT * FROM fn.refresh_session($1, $2, $3, $4, $5, $6, $7, $8)"
+_END: Final = "SELECT fn.end_session($1, $2, $3, $4, $5)"
+_LIST: Final = "SELECT * FROM fn.subject_sessions($1, $2, $3, $4)"
+_END_SUBJECT: Final = "SELECT fn.end_subject_sessions($1, $2, $3, $4, $5, $6, $7) AS ended"
+_EVENTS: Final = "SELECT * FROM fn.subject_events($1, $2, $3, $4, $5)"
+
+# How long a retried refresh gets the same successor, until that is used itself.
+GRACE: Final = timedelta(seconds=30)
+# A logout elsewhere is noticed within this; the promise is 5 seconds.
+_CACHE_SECONDS: Final = 3.0
+_CACHE_SIZE: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who is signed in."""
+
+    kind: str
+    id: UUID
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """A fresh sign-in, or its refreshed tokens. Browser sessions carry `cookie` and no tokens."""
+
+    tenant_id: UUID
+    tenant_slug: str
+    tenant_name: str
+    subject: Subject
+    session_id: UUID
+    access_token: str | None = field(default=None, repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+    expires_in: int = 0
+    refresh_expires_in: int = 0
+    cookie: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """A session in force, with what `me` and the pages show of it. Contacts are not masked."""
+
+    tenant_id: UUID
+    session_id: UUID
+    kind: str
+    subject: Subject
+    role: str | None
+    email: str | None
+    phone_number: str | None
+    tenant_slug: str
+    tenant_name: str
+    methods: Sequence[str]
+    device_name: str | None
+    authenticated_at: datetime
+    created_at: datetime
+    seen_at: datetime
+    expires_at: datetime
+    secret_hash: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a person's own history."""
+
+    id: int
+    at: datetime
+    action: str
+    source: str
+    ip: str | None
+    user_agent: str | None
+    data: dict[str, Any]
+
+
+class Sessions:
+    """Begins, checks, refreshes and ends sessions, for every face."""
+
+    def __init__(self, db: Database, ring: KeyRing, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self._db = db
+        self._ring = ring
+        self._settings = settings
+        self._clock = clock
+        self._cache: OrderedDict[UUID, tuple[datetime, LiveSession]] = OrderedDict()
+
+    async def begin(
+        self,
+        now: datetime,
+        counted: Row,
+        *,
+        challenge_id: UUID,
+        kind: Literal["api", "browser"],
+        device_name: str | None,
+        client: Client,
+    ) -> SignIn | None:
+        """Uses a proven challenge up and begins its session; None when another call was first.
+
+        `counted` is the row of `fn.count_attempt`. One round trip.
+        """
+        tenant_id = counted["tenant"]
+        session_id = UUID(bytes=secrets.token_bytes(16))
+        refresh = RefreshToken.first(self._ring.current, tenant_id, session_id) if kind == "api" else None
+        cookie_secret = secrets.token_bytes(32) if kind == "browser" else None
+        cookie = base64url(tenant_id.bytes + session_id.bytes + cookie_secret) if cookie_secret else None
+        row = await self._db.row(
+            _COMPLETE,
+            now,
+            tenant_id,
+            challenge_id,
+            counted["generation"],
+            session_id,
+            kind,
+            token_hash(cookie) if cookie else None,
+            refresh.hash() if refresh else None,
+            self._settings.jwt_refresh_ttl_seconds,
+            device_name,
+            client.as_json(),
+        )
+        if row is None or row["outcome"] != "signed-in":
+            return None
+        expires_at = now + timedelta(seconds=self._settings.jwt_refresh_ttl_seconds)
+        return self._sign_in(now, counted, tenant_id, session_id, refresh, expires_at, cookie)
+
+    def _sign_in(
+        self,
+        now: datetime,
+        row: Row,
+        tenant_id: UUID,
+        session_id: UUID,
+        refresh: RefreshToken | None,
+        expires_at: datetime,
+        cookie: str | None = None,
+    ) -> SignIn:
+        left = int((expires_at - now).total_seconds())
+        ttl = min(self._settings.jwt_access_ttl_seconds, left)
+        access = None
+        if refresh is not None:
+            access = sign_access(
+                self._ring.current,
+                now,
+                issuer=self._settings.jwt_issuer,
+                audience=self._settings.jwt_audience,
+                ttl=ttl,
+                tenant_id=tenant_id,
+                slug=row["slug"],
+                subject_id=row["subject"],
+                session_id=session_id,
+            )
+        return SignIn(
+            tenant_id=tenant_id,
+            tenant_slug=row["slug"],
+            tenant_name=row["name"],
+            subject=Subject(row["subject_kind"], row["subject"], row["subject_name"]),
+            session_id=session_id,
+            access_token=access,
+            refresh_token=refresh.text() if refresh else None,
+            expires_in=ttl,
+            refresh_expires_in=left,
+            cookie=cookie,
+        )
+
+    async def refresh(self, token: str, client: Client) -> SignIn:
+        """A new pair for the newest refresh token of a family.
+
+        A retry within 30 seconds gets the same successor. A token that was rotated away ends its family (RFC 9700
+        section 4.14.2). One round trip, two for proving an older reuse. Raises `InvalidToken`.
+        """
+        presented = RefreshToken.parse(token)
+        keys = self._ring.find(presented.key_id)
+        if keys is None:
+            raise InvalidToken
+        now = self._clock()
+        successor = presented.successor(keys)
+        tenant_id, session_id = presented.tenant_id, presented.session_id
+        row = await self._db.row(
+            _REFRESH,
+            now,
+            tenant_id,
+            session_id,
+            presented.n,
+            presented.hash(),
+            successor.hash(),
+            GRACE,
+            client.as_json(),
+        )
+        outcome = row["outcome"] if row is not None else "refused"
+        if row is not None and outcome in {"rotated", "retried"}:
+            return self._sign_in(now, row, tenant_id, session_id, successor, row["expires_at"])
+        if row is not None and outcome == "stale" and presented.leads_to(keys, row["newest_n"], row["newest_hash"]):
+            await self._db.run(_END, now, tenant_id, session_id, "refresh-token-reused", client.as_json())
+        self._cache.pop(session_id, None)
+        raise InvalidToken
+
+    async def authenticate(self, access_token: str) -> LiveSession:
+        """The session behind an access token. At most one round trip. Raises `InvalidToken`."""
+        claims = self.read(access_token)
+        session = await self._live(claims.tenant_id, claims.session_id)
+        if session is None or session.subject.id != claims.subject_id:
+            raise InvalidToken
+        return session
+
+    async def authenticate_cookie(self, cookie: str) -> LiveSession | None:
+        """The browser session behind a cookie, or None. At most one round trip."""
+        packed = _unpack_cookie(cookie)
+        if packed is None:
+            return None
+        session = await self._live(*packed)
+        if session is None or session.secret_hash is None:
+            return None
+        return session if secrets.compare_digest(session.secret_hash, token_hash(cookie)) else None
+
+    def read(self, access_token: str) -> AccessClaims:
+        """The claims of an access token, without asking whether its session still lives. Raises `InvalidToken`."""
+        return read_access(
+            self._ring,
+            access_token,
+            self._clock(),
+            issuer=self._settings.jwt_issuer,
+            audience=self._settings.jwt_audience,
+        )
+
+    async def _live(self, tenant_id: UUID, session_id: UUID) -> LiveSession | None:
+        now = self._clock()
+        cached = self._cache.get(session_id)
+        if cached is not None:
+            checked_at, session = cached
+            fresh = timedelta(0) <= now - checked_at <= timedelta(seconds=_CACHE_SECONDS)
+            if fresh and session.tenant_id == tenant_id and session.expires_at > now:
+                return session
+            del self._cache[session_id]
+        row = await self._db.row(_LIVE, now, tenant_id, session_id)
+        if row is None:
+            return None
+        session = LiveSession(
+            tenant_id=tenant_id,
+            session_id=session_id,
+            kind=row["kind"],
+            subject=Subject(row["subject_kind"], row["subject_id"], row["subject_name"]),
+            role=row["subject_role"],
+            email=row["email"],
+            phone_number=row["phone_number"],
+            tenant_slug=row["tenant_slug"],
+            tenant_name=row["tenant_name"],
+            methods=row["methods"],
+            device_name=row["device_name"],
+            authenticated_at=row["authenticated_at"],
+            created_at=row["created_at"],
+            seen_at=row["seen_at"],
+            expires_at=row["expires_at"],
+            secret_hash=row["secret_hash"],
+        )
+        self._cache[session_id] = (now, session)
+        if len(self._cache) > _CACHE_SIZE:
+            self._cache.popitem(last=False)
+        return session
+
+    async def logout(self, session: LiveSession, client: Client) -> None:
+        """Ends a session at once; its access token with it (elsewhere within the cache's 3 seconds)."""
+        self._cache.pop(session.session_id, None)
+        await self._db.run(_END, self._clock(), session.tenant_id, session.session_id, "signed-out", client.as_json())
+
+    async def list(self, session: LiveSession) -> Sequence[Row]:
+        """All sessions of the same person, newest first."""
+        return await self._db.rows(_LIST, self._clock(), session.tenant_id, session.subject.kind, session.subject.id)
+
+    async def end(self, session: LiveSession, session_id: UUID, client: Client) -> None:
+        """Ends one session of the same person. Raises `NotFound` for any other."""
+        if not await self._end(session, client, only=session_id):
+            raise NotFound("This session has already ended, or it isn't yours.")
+
+    async def end_others(self, session: LiveSession, client: Client) -> int:
+        """Ends all other sessions of the same person; how many there were."""
+        return len(await self._end(session, client, keep=session.session_id))
+
+    async def _end(
+        self, session: LiveSession, client: Client, *, only: UUID | None = None, keep: UUID | None = None
+    ) -> Sequence[UUID]:
+        row = await self._db.row(
+            _END_SUBJECT,
+            self._clock(),
+            session.tenant_id,
+            session.subject.kind,
+            session.subject.id,
+            only,
+            keep,
+            client.as_json(),
+        )
+        ended: Sequence[UUID] = row["ended"] if row is not None else []
+        for session_id in ended:
+            self._cache.pop(session_id, None)
+        return ended
+
+    async def events(
+        self, session: LiveSession, *, before: tuple[datetime, int] | None = None, limit: int = 50
+    ) -> Sequence[Event]:
+        """The person's own sign-in history, newest first; `before` is the last (time, id) of the page before."""
+        at, event_id = before or (None, None)
+        rows = await self._db.rows(_EVENTS, session.tenant_id, session.subject.id, at, event_id, limit)
+        return [
+            Event(row["id"], row["at"], row["action"], row["source"], row["ip"], row["user_agent"], row["data"])
+            for row in rows
+        ]
+
+    async def introspect(self, token: str, caller_tenant: UUID | None) -> AccessClaims | None:
+        """The claims of an access token whose session lives, or None (RFC 7662 section 2.2).
+
+        `caller_tenant` confines a caller to one tenant's tokens; None may ask about all.
+        """
+        try:
+            claims = self.read(token)
+        except InvalidToken:
+            return None
+        if caller_tenant is not None and claims.tenant_id != caller_tenant:
+            return None
+        session = await self._live(claims.tenant_id, claims.session_id)
+        return claims if session is not None else None
+
+
+def _unpack_cookie(cookie: str) -> tuple[UUID, UUID] | None:
+    if len(cookie) != len(base64url(bytes(64))) or not cookie.isascii():
+        return None
+    try:
+        packed = urlsafe_b64decode(cookie + "=" * (-len(cookie) % 4))
+        return UUID(bytes=packed[:16]), UUID(bytes=packed[16:32])
+    except ValueError:
+        return None

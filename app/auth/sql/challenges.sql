@@ -1,0 +1,441 @@
+-- The hot path of sign-in: one statement a step. Each function names its tenant first, so row-level security holds
+-- inside it too (SECURITY INVOKER). `p_stand_in` is the tenant id that a slug nobody has gets: the very same
+-- statements then run for it, on rows of its own.
+
+-- Sends inside the hour that ends at p_now, both ends counted, so no window edge admits one more.
+CREATE OR REPLACE FUNCTION fn.recent(p_sends timestamptz[], p_now timestamptz, p_span interval DEFAULT '1 hour')
+RETURNS timestamptz[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+$$ SELECT coalesce(array_agg(s ORDER BY s), '{}') FROM unnest(p_sends) AS s WHERE s >= p_now - p_span $$;
+
+CREATE OR REPLACE FUNCTION fn.refuse(p_now timestamptz, p_tenant uuid, p_key bytea, p_reason text)
+RETURNS void LANGUAGE sql AS $$
+    INSERT INTO refusals AS r (tenant_id, recipient_key, reason, minute)
+    VALUES (p_tenant, p_key, p_reason, date_trunc('minute', p_now))
+    ON CONFLICT (tenant_id, recipient_key, reason, minute) DO UPDATE SET count = r.count + 1
+$$;
+
+-- Spends one send of a recipient, or says when the next one is free. The row lock of the upsert makes parallel calls
+-- wait for each other; the condition is checked on the newest row, so exactly the limit is admitted.
+CREATE OR REPLACE FUNCTION fn.spend_quota(
+    p_now timestamptz, p_tenant uuid, p_key bytea, p_lane text, p_hourly integer, p_per_minute integer,
+    OUT spent_at timestamptz, OUT retry_at timestamptz, OUT used integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_sends timestamptz[];
+    v_seen  timestamptz;
+BEGIN
+    INSERT INTO quota AS q (tenant_id, recipient_key, lane, sends, seen_at)
+    VALUES (p_tenant, p_key, p_lane, ARRAY[p_now], p_now)
+    ON CONFLICT (tenant_id, recipient_key, lane) DO UPDATE
+        SET sends = fn.recent(q.sends, greatest(p_now, q.seen_at)) || greatest(p_now, q.seen_at),
+            seen_at = greatest(p_now, q.seen_at)
+        WHERE cardinality(fn.recent(q.sends, greatest(p_now, q.seen_at))) < p_hourly
+          AND cardinality(fn.recent(q.sends, greatest(p_now, q.seen_at), '1 minute')) < p_per_minute
+    RETURNING q.seen_at, cardinality(q.sends) INTO spent_at, used;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    SELECT q.sends, greatest(p_now, q.seen_at) INTO v_sends, v_seen
+    FROM quota q WHERE q.tenant_id = p_tenant AND q.recipient_key = p_key AND q.lane = p_lane;
+    used := cardinality(fn.recent(v_sends, v_seen));
+    -- The send whose leaving makes room, in whichever window is full.
+    retry_at := greatest(
+        (SELECT s + interval '1 hour' FROM unnest(fn.recent(v_sends, v_seen)) AS s
+          ORDER BY s DESC OFFSET p_hourly - 1 LIMIT 1),
+        (SELECT s + interval '1 minute' FROM unnest(fn.recent(v_sends, v_seen, '1 minute')) AS s
+          ORDER BY s DESC OFFSET p_per_minute - 1 LIMIT 1)
+    );
+END $$;
+
+-- The channel a code goes by: the one asked for, else the preferred, else the first fallback, each only with a
+-- contact and a provider that is switched on. Otherwise why not.
+CREATE OR REPLACE FUNCTION fn.pick_channel(
+    p_asked text, p_preferred text, p_fallbacks text[], p_email text, p_phone text, p_channels text[],
+    OUT channel text, OUT problem text
+) LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_wanted  text[] := CASE WHEN p_asked IS NULL THEN p_preferred || p_fallbacks ELSE ARRAY[p_asked] END;
+    v_contact boolean := false;
+    v_channel text;
+BEGIN
+    FOREACH v_channel IN ARRAY v_wanted LOOP
+        IF (CASE v_channel WHEN 'email' THEN p_email WHEN 'push' THEN NULL ELSE p_phone END) IS NOT NULL THEN
+            v_contact := true;
+            IF v_channel = ANY (p_channels) THEN
+                channel := v_channel;
+                RETURN;
+            END IF;
+        END IF;
+    END LOOP;
+    problem := CASE
+        WHEN v_contact THEN 'channel-unavailable'
+        WHEN p_asked IS NOT NULL AND (p_email IS NOT NULL OR p_phone IS NOT NULL) THEN 'channel-unavailable'
+        ELSE 'contact-missing'
+    END;
+END $$;
+
+CREATE OR REPLACE FUNCTION fn.write_audit(
+    p_now timestamptz, p_tenant uuid, p_action text, p_subject_kind text, p_subject uuid, p_challenge uuid,
+    p_client jsonb, p_data jsonb
+) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, challenge_id,
+                              source, ip, user_agent, request_id, data)
+    VALUES (p_tenant, p_now, p_action, 'anonymous', NULL, p_subject_kind, p_subject, p_challenge,
+            p_client ->> 'source', (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_client ->> 'request_id',
+            p_data)
+$$;
+
+-- Who a code is for, and whether it can be sent. Not found, suspended, unreachable: `problem` says why and the rest
+-- is filled in all the same.
+CREATE OR REPLACE FUNCTION fn.resolve_recipient(
+    p_slug text, p_stand_in uuid, p_email text, p_phone text, p_asked text, p_channels text[],
+    OUT tenant uuid, OUT policy jsonb, OUT subject_kind text, OUT subject uuid, OUT channel text, OUT problem text
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_tenant tenants;
+    v_named  boolean := p_email IS NOT NULL OR p_phone IS NOT NULL;
+    v_email  text;
+    v_phone  text;
+BEGIN
+    PERFORM set_config('app.tenant_slug', p_slug, true);
+    SELECT * INTO v_tenant FROM tenants WHERE slug = p_slug;
+    tenant := coalesce(v_tenant.id, p_stand_in);
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    policy := coalesce(v_tenant.policy, '{}');
+    subject_kind := 'tenant';
+    subject := tenant;
+
+    IF p_slug = '_system' THEN
+        subject_kind := 'admin';
+        SELECT a.id, a.email INTO subject, v_email FROM admins a
+        WHERE a.tenant_id = tenant AND a.email = p_email AND a.status = 'active';
+    ELSIF NOT v_named THEN
+        v_email := v_tenant.email;
+        v_phone := v_tenant.phone_number;
+    ELSE
+        -- The tenant's own contact, named.
+        v_email := CASE WHEN v_tenant.email = p_email THEN p_email END;
+        v_phone := CASE WHEN v_tenant.phone_number = p_phone THEN p_phone END;
+    END IF;
+    subject := coalesce(subject, p_stand_in);
+
+    SELECT p.channel, p.problem INTO channel, problem
+    FROM fn.pick_channel(p_asked, coalesce(v_tenant.otp_delivery_method, 'email'),
+                         CASE WHEN v_phone IS NOT NULL AND v_email IS NULL AND v_named
+                              THEN ARRAY['sms', 'whatsapp'] || v_tenant.fallback_methods
+                              WHEN v_named THEN ARRAY['email'] || v_tenant.fallback_methods
+                              ELSE coalesce(v_tenant.fallback_methods, '{}') END,
+                         v_email, v_phone, p_channels) AS p;
+    problem := CASE
+        WHEN v_tenant.id IS NULL THEN 'tenant-not-found'
+        WHEN v_tenant.status <> 'active' THEN 'tenant-suspended'
+        WHEN NOT v_named AND coalesce((policy ->> 'require_contact')::boolean, false) THEN 'identifier-missing'
+        WHEN v_named AND v_email IS NULL AND v_phone IS NULL THEN 'recipient-unknown'
+        ELSE problem
+    END;
+    channel := coalesce(channel, p_asked, 'email');
+END $$;
+
+CREATE OR REPLACE FUNCTION fn.request_code(
+    p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_asked text, p_channels text[],
+    p_disclose boolean, p_challenge uuid, p_outbox uuid, p_recipient_key bytea, p_salt bytea, p_key_id text,
+    p_digest_6 bytea, p_digest_8 bytea, p_digest_decoy bytea, p_length integer, p_ttl integer, p_attempts integer,
+    p_hourly integer, p_cooldown integer, p_locale text, p_client jsonb,
+    OUT outcome text, OUT code_length integer, OUT expires_at timestamptz, OUT resend_at timestamptz,
+    OUT asked_at timestamptz, OUT retry_at timestamptz
+) LANGUAGE plpgsql AS $$
+DECLARE
+    r       record;
+    v_spent record;
+    v_key   bytea;
+    v_decoy boolean;
+BEGIN
+    SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, p_asked, p_channels);
+    IF p_disclose AND r.problem IS NOT NULL THEN
+        outcome := r.problem;
+        RETURN;
+    END IF;
+    v_decoy := r.problem IS NOT NULL;
+    -- One quota per person, whichever way they name themselves; a stranger's is keyed by what they typed.
+    v_key := CASE WHEN v_decoy THEN p_recipient_key ELSE uuid_send(r.subject) END;
+
+    SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, v_key, '',
+        least(p_hourly, (r.policy ->> 'hourly_limit')::integer),
+        least(p_hourly, (r.policy ->> 'per_minute_limit')::integer));
+    IF v_spent.spent_at IS NULL THEN
+        PERFORM fn.refuse(p_now, r.tenant, v_key, 'hourly');
+        outcome := 'rate-limited';
+        asked_at := p_now;
+        retry_at := v_spent.retry_at;
+        RETURN;
+    END IF;
+
+    asked_at := v_spent.spent_at;
+    code_length := greatest(p_length, (r.policy ->> 'code_length')::integer);
+    expires_at := asked_at + make_interval(secs => least(p_ttl, (r.policy ->> 'code_ttl_seconds')::integer));
+    resend_at := asked_at
+        + make_interval(secs => greatest(p_cooldown, (r.policy ->> 'resend_cooldown_seconds')::integer));
+    INSERT INTO challenges (tenant_id, id, recipient_key, subject_kind, subject_id, decoy, channel, asked_channel,
+                            code_length, salt, digest, key_id, max_attempts, ip, user_agent, locale,
+                            created_at, sent_at, resend_at, expires_at)
+    VALUES (r.tenant, p_challenge, v_key, r.subject_kind, r.subject, v_decoy, r.channel, p_asked, code_length, p_salt,
+            CASE WHEN v_decoy THEN p_digest_decoy WHEN code_length = 8 THEN p_digest_8 ELSE p_digest_6 END,
+            p_key_id, least(p_attempts, (r.policy ->> 'max_attempts')::integer),
+            (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_locale,
+            asked_at, asked_at, resend_at, expires_at);
+    INSERT INTO outbox (tenant_id, id, kind, challenge_id, generation, channel, available_at, expires_at, created_at,
+                        updated_at)
+    VALUES (r.tenant, p_outbox, CASE WHEN v_decoy THEN 'decoy' ELSE 'code' END, p_challenge, 1, r.channel, asked_at,
+            expires_at, asked_at, asked_at);
+    PERFORM fn.write_audit(asked_at, r.tenant, CASE WHEN v_decoy THEN 'code.withheld' ELSE 'code.requested' END,
+        r.subject_kind, r.subject, p_challenge, p_client,
+        jsonb_build_object('channel', r.channel, 'this_hour', v_spent.used, 'reason', r.problem));
+    outcome := 'accepted';
+END $$;
+
+-- The generation a resend starts from, so that the caller can derive the next code's digests.
+CREATE OR REPLACE FUNCTION fn.open_challenge(
+    p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid,
+    OUT outcome text, OUT tenant uuid, OUT generation integer, OUT resend_at timestamptz, OUT expires_at timestamptz
+) LANGUAGE plpgsql AS $$
+DECLARE c challenges;
+BEGIN
+    PERFORM set_config('app.tenant_slug', p_slug, true);
+    tenant := coalesce((SELECT id FROM tenants WHERE slug = p_slug), p_stand_in);
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    SELECT * INTO c FROM challenges WHERE tenant_id = tenant AND id = p_challenge;
+    generation := c.generation;
+    resend_at := c.resend_at;
+    expires_at := c.expires_at;
+    outcome := CASE
+        WHEN c.id IS NULL OR c.expires_at <= p_now THEN 'code-expired'
+        WHEN c.end_reason = 'attempts' OR (c.ended_at IS NULL AND c.attempts >= c.max_attempts) THEN 'too-many-attempts'
+        WHEN c.ended_at IS NOT NULL THEN 'code-expired'
+        ELSE 'open'
+    END;
+END $$;
+
+-- Same challenge, next generation: new code, old one void, attempts kept, cooldown and quota spent. Loses against a
+-- parallel resend of the same generation (its cooldown has begun).
+CREATE OR REPLACE FUNCTION fn.resend_code(
+    p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid, p_generation integer, p_asked text,
+    p_channels text[], p_disclose boolean, p_outbox uuid, p_salt bytea, p_key_id text, p_digest_6 bytea,
+    p_digest_8 bytea, p_digest_decoy bytea, p_length integer, p_ttl integer, p_hourly integer, p_cooldown integer,
+    p_client jsonb,
+    OUT outcome text, OUT code_length integer, OUT expires_at timestamptz, OUT resend_at timestamptz,
+    OUT asked_at timestamptz, OUT retry_at timestamptz
+) LANGUAGE plpgsql AS $$
+DECLARE
+    c         challenges;
+    t         tenants;
+    v_tenant  uuid;
+    v_policy  jsonb;
+    v_email   text;
+    v_phone   text;
+    v_channel text;
+    v_problem text;
+    v_spent   record;
+BEGIN
+    PERFORM set_config('app.tenant_slug', p_slug, true);
+    SELECT * INTO t FROM tenants WHERE slug = p_slug;
+    v_tenant := coalesce(t.id, p_stand_in);
+    PERFORM set_config('app.tenant_id', v_tenant::text, true);
+    v_policy := coalesce(t.policy, '{}');
+    -- The lock makes a parallel verify or resend wait until this one is decided.
+    SELECT * INTO c FROM challenges WHERE tenant_id = v_tenant AND id = p_challenge FOR UPDATE;
+    IF c.id IS NULL OR c.ended_at IS NOT NULL OR c.expires_at <= p_now THEN
+        outcome := CASE WHEN c.end_reason = 'attempts' AND c.expires_at > p_now
+                        THEN 'too-many-attempts' ELSE 'code-expired' END;
+        retry_at := c.expires_at;
+        RETURN;
+    END IF;
+    IF c.generation <> p_generation OR c.resend_at > p_now THEN
+        PERFORM fn.refuse(p_now, v_tenant, c.recipient_key, 'cooldown');
+        outcome := 'rate-limited';
+        asked_at := p_now;
+        retry_at := greatest(c.resend_at, p_now);
+        RETURN;
+    END IF;
+
+    IF c.subject_kind = 'admin' THEN
+        SELECT a.email INTO v_email FROM admins a
+        WHERE a.tenant_id = v_tenant AND a.id = c.subject_id AND a.status = 'active';
+    ELSE
+        v_email := t.email;
+        v_phone := t.phone_number;
+    END IF;
+    SELECT p.channel, p.problem INTO v_channel, v_problem
+    FROM fn.pick_channel(coalesce(p_asked, c.channel), coalesce(t.otp_delivery_method, 'email'), '{}', v_email, v_phone,
+                         p_channels) AS p;
+    v_problem := CASE
+        WHEN t.id IS NULL THEN 'tenant-not-found'
+        WHEN t.status <> 'active' THEN 'tenant-suspended'
+        WHEN c.decoy THEN coalesce(v_problem, 'recipient-unknown')
+        ELSE v_problem
+    END;
+    IF p_disclose AND v_problem IS NOT NULL THEN
+        outcome := v_problem;
+        RETURN;
+    END IF;
+
+    SELECT * INTO v_spent FROM fn.spend_quota(p_now, v_tenant, c.recipient_key, '',
+        least(p_hourly, (v_policy ->> 'hourly_limit')::integer),
+        least(p_hourly, (v_policy ->> 'per_minute_limit')::integer));
+    IF v_spent.spent_at IS NULL THEN
+        PERFORM fn.refuse(p_now, v_tenant, c.recipient_key, 'hourly');
+        outcome := 'rate-limited';
+        asked_at := p_now;
+        retry_at := v_spent.retry_at;
+        RETURN;
+    END IF;
+
+    asked_at := v_spent.spent_at;
+    v_channel := coalesce(v_channel, p_asked, c.channel);
+    code_length := greatest(p_length, (v_policy ->> 'code_length')::integer);
+    expires_at := asked_at + make_interval(secs => least(p_ttl, (v_policy ->> 'code_ttl_seconds')::integer));
+    resend_at := asked_at
+        + make_interval(secs => greatest(p_cooldown, (v_policy ->> 'resend_cooldown_seconds')::integer));
+    UPDATE challenges SET
+        generation = c.generation + 1, code_length = resend_code.code_length, salt = p_salt, key_id = p_key_id,
+        digest = CASE WHEN c.decoy OR v_problem IS NOT NULL THEN p_digest_decoy
+                      WHEN resend_code.code_length = 8 THEN p_digest_8 ELSE p_digest_6 END,
+        decoy = c.decoy OR v_problem IS NOT NULL,
+        channel = v_channel, asked_channel = coalesce(p_asked, c.asked_channel),
+        sent_at = asked_at, resend_at = resend_code.resend_at, expires_at = resend_code.expires_at
+    WHERE tenant_id = v_tenant AND id = p_challenge;
+    INSERT INTO outbox (tenant_id, id, kind, challenge_id, generation, channel, available_at, expires_at, created_at,
+                        updated_at)
+    VALUES (v_tenant, p_outbox, CASE WHEN c.decoy OR v_problem IS NOT NULL THEN 'decoy' ELSE 'code' END, p_challenge,
+            c.generation + 1, v_channel, asked_at, expires_at, asked_at, asked_at);
+    PERFORM fn.write_audit(asked_at, v_tenant,
+        CASE WHEN c.decoy OR v_problem IS NOT NULL THEN 'code.withheld' ELSE 'code.resent' END,
+        c.subject_kind, c.subject_id, p_challenge, p_client,
+        jsonb_build_object('channel', v_channel, 'this_hour', v_spent.used, 'reason', v_problem));
+    outcome := 'accepted';
+END $$;
+
+-- Counts an attempt before anything is compared, in a transaction of its own: 200 parallel guesses are at most
+-- max_attempts comparisons, and a crash in between has cost one.
+CREATE OR REPLACE FUNCTION fn.count_attempt(
+    p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid,
+    OUT outcome text, OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid,
+    OUT subject_name text, OUT generation integer, OUT salt bytea, OUT digest bytea, OUT key_id text,
+    OUT attempts_left integer, OUT expires_at timestamptz
+) LANGUAGE plpgsql AS $$
+DECLARE
+    t tenants;
+    c challenges;
+BEGIN
+    PERFORM set_config('app.tenant_slug', p_slug, true);
+    SELECT * INTO t FROM tenants WHERE tenants.slug = p_slug;
+    tenant := coalesce(t.id, p_stand_in);
+    PERFORM set_config('app.tenant_id', tenant::text, true);
+    UPDATE challenges SET attempts = attempts + 1
+    WHERE tenant_id = tenant AND id = p_challenge AND ended_at IS NULL AND challenges.expires_at > p_now
+      AND attempts < max_attempts
+    RETURNING * INTO c;
+    IF NOT FOUND THEN
+        SELECT * INTO c FROM challenges WHERE tenant_id = tenant AND id = p_challenge;
+        outcome := CASE WHEN c.expires_at > p_now AND c.attempts >= c.max_attempts
+                             AND coalesce(c.end_reason, 'attempts') = 'attempts'
+                        THEN 'too-many-attempts' ELSE 'code-expired' END;
+        expires_at := c.expires_at;
+        RETURN;
+    END IF;
+    outcome := 'counted';
+    slug := t.slug;
+    name := t.name;
+    subject_kind := c.subject_kind;
+    subject := c.subject_id;
+    subject_name := CASE c.subject_kind
+        WHEN 'admin' THEN (SELECT a.name FROM admins a WHERE a.tenant_id = tenant AND a.id = c.subject_id)
+        ELSE t.name END;
+    generation := c.generation;
+    salt := c.salt;
+    digest := c.digest;
+    key_id := c.key_id;
+    attempts_left := c.max_attempts - c.attempts;
+    expires_at := c.expires_at;
+END $$;
+
+-- Leaves the evidence of a wrong code and ends the challenge with its last attempt.
+CREATE OR REPLACE FUNCTION fn.fail_attempt(p_now timestamptz, p_tenant uuid, p_challenge uuid, p_client jsonb)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE c challenges;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    UPDATE challenges SET ended_at = p_now, end_reason = 'attempts', salt = NULL, digest = NULL
+    WHERE tenant_id = p_tenant AND id = p_challenge AND ended_at IS NULL AND attempts >= max_attempts;
+    SELECT * INTO c FROM challenges WHERE tenant_id = p_tenant AND id = p_challenge;
+    PERFORM fn.write_audit(p_now, p_tenant, 'code.wrong', c.subject_kind, c.subject_id, p_challenge, p_client,
+        jsonb_build_object('attempts_left', c.max_attempts - c.attempts));
+END $$;
+
+-- Uses the code up and begins the session, once: the row is taken by whoever ends it.
+CREATE OR REPLACE FUNCTION fn.complete_sign_in(
+    p_now timestamptz, p_tenant uuid, p_challenge uuid, p_generation integer, p_session uuid, p_kind text,
+    p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_device_name text, p_client jsonb
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE c challenges;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    -- No lock: a suspension that commits meanwhile is seen by every check of the session that begins here.
+    PERFORM FROM tenants WHERE id = p_tenant AND status = 'active';
+    IF NOT FOUND THEN
+        RETURN 'code-expired';
+    END IF;
+    UPDATE challenges SET ended_at = p_now, end_reason = 'used', salt = NULL, digest = NULL
+    WHERE tenant_id = p_tenant AND id = p_challenge AND ended_at IS NULL AND generation = p_generation
+      AND expires_at > p_now AND NOT decoy
+    RETURNING * INTO c;
+    IF NOT FOUND THEN
+        RETURN 'code-expired';
+    END IF;
+    IF c.subject_kind = 'admin' THEN
+        UPDATE admins SET last_sign_in_at = p_now
+        WHERE tenant_id = p_tenant AND id = c.subject_id AND status = 'active';
+        IF NOT FOUND THEN
+            RETURN 'code-expired';
+        END IF;
+    END IF;
+    INSERT INTO sessions (tenant_id, id, kind, subject_kind, subject_id, secret_hash, refresh_n, refresh_hash, methods,
+                          device_name, ip, user_agent, authenticated_at, created_at, seen_at, expires_at)
+    VALUES (p_tenant, p_session, p_kind, c.subject_kind, c.subject_id, p_secret_hash,
+            CASE WHEN p_refresh_hash IS NOT NULL THEN 1 END, p_refresh_hash, ARRAY['otp:' || c.channel], p_device_name,
+            (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_now, p_now, p_now,
+            p_now + make_interval(secs => p_ttl));
+    INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, challenge_id,
+                              source, ip, user_agent, request_id, data)
+    VALUES (p_tenant, p_now, 'session.started', c.subject_kind, c.subject_id, c.subject_kind, c.subject_id, p_challenge,
+            p_client ->> 'source', (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_client ->> 'request_id',
+            jsonb_build_object('session', p_session, 'kind', p_kind, 'device', p_device_name));
+    RETURN 'signed-in';
+END $$;
+
+CREATE OR REPLACE FUNCTION fn.challenge_status(
+    p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid,
+    OUT known boolean, OUT decoy boolean, OUT asked_channel text, OUT channel text, OUT sent_at timestamptz,
+    OUT expires_at timestamptz, OUT end_reason text, OUT attempts_left integer, OUT outbox_state text,
+    OUT error_class text, OUT error_text text
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_tenant uuid;
+    c        challenges;
+BEGIN
+    PERFORM set_config('app.tenant_slug', p_slug, true);
+    v_tenant := coalesce((SELECT id FROM tenants WHERE slug = p_slug), p_stand_in);
+    PERFORM set_config('app.tenant_id', v_tenant::text, true);
+    SELECT * INTO c FROM challenges WHERE tenant_id = v_tenant AND id = p_challenge;
+    known := c.id IS NOT NULL;
+    decoy := c.decoy;
+    asked_channel := c.asked_channel;
+    channel := c.channel;
+    sent_at := c.sent_at;
+    expires_at := c.expires_at;
+    end_reason := c.end_reason;
+    attempts_left := greatest(0, c.max_attempts - c.attempts);
+    SELECT o.state, o.channel, o.error_class, o.error_text INTO outbox_state, channel, error_class, error_text
+    FROM outbox o
+    WHERE o.tenant_id = v_tenant AND o.challenge_id = p_challenge AND o.generation = c.generation
+    ORDER BY o.created_at DESC LIMIT 1;
+END $$;

@@ -1,0 +1,153 @@
+-- Sessions: checked by primary key, refreshed in one statement, ended at once.
+
+-- Who is behind a session, with the tenant and the contacts that `me` shows. No row: it is over, or the tenant or
+-- person may not sign in any more.
+CREATE OR REPLACE FUNCTION fn.live_session(p_now timestamptz, p_tenant uuid, p_session uuid)
+RETURNS TABLE (
+    kind text, subject_kind text, subject_id uuid, subject_name text, subject_role text, email text, phone_number text,
+    tenant_slug text, tenant_name text, methods text[], device_name text, secret_hash bytea,
+    authenticated_at timestamptz, created_at timestamptz, seen_at timestamptz, expires_at timestamptz
+) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    RETURN QUERY
+    SELECT s.kind, s.subject_kind, s.subject_id, coalesce(a.name, t.name), a.role,
+           CASE s.subject_kind WHEN 'admin' THEN a.email ELSE t.email END,
+           CASE s.subject_kind WHEN 'admin' THEN NULL ELSE t.phone_number END,
+           t.slug, t.name, s.methods, s.device_name, s.secret_hash,
+           s.authenticated_at, s.created_at, s.seen_at, s.expires_at
+    FROM sessions s
+    JOIN tenants t ON t.id = s.tenant_id AND t.status = 'active'
+    LEFT JOIN admins a ON s.subject_kind = 'admin' AND a.tenant_id = s.tenant_id AND a.id = s.subject_id
+                      AND a.status = 'active'
+    WHERE s.tenant_id = p_tenant AND s.id = p_session AND s.ended_at IS NULL AND s.expires_at > p_now
+      AND (s.subject_kind <> 'admin' OR a.id IS NOT NULL);
+END $$;
+
+CREATE OR REPLACE FUNCTION fn.end_session(
+    p_now timestamptz, p_tenant uuid, p_session uuid, p_reason text, p_client jsonb
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE s sessions;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    UPDATE sessions SET ended_at = p_now, end_reason = p_reason
+    WHERE tenant_id = p_tenant AND id = p_session AND ended_at IS NULL
+    RETURNING * INTO s;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, source, ip,
+                              user_agent, request_id, data)
+    VALUES (p_tenant, p_now, 'session.ended', s.subject_kind, s.subject_id, s.subject_kind, s.subject_id,
+            p_client ->> 'source', (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_client ->> 'request_id',
+            jsonb_build_object('session', p_session, 'reason', p_reason));
+    RETURN true;
+END $$;
+
+-- Rotates a refresh token (RFC 9700 section 4.14.2). `p_n` is the number the presented token carries.
+--   rotated  it was the newest; the successor is in place
+--   retried  its successor is in place for less than the grace and unused: the caller recomputes the same one
+--   reused   a token that was rotated away: the whole family has ended
+--   stale    an older number; the caller proves that it was ours before ending anything
+--   refused  unknown or over
+CREATE OR REPLACE FUNCTION fn.refresh_session(
+    p_now timestamptz, p_tenant uuid, p_session uuid, p_n integer, p_hash bytea, p_next_hash bytea, p_grace interval,
+    p_client jsonb,
+    OUT outcome text, OUT subject_kind text, OUT subject uuid, OUT subject_name text, OUT slug text, OUT name text,
+    OUT expires_at timestamptz, OUT newest_n integer, OUT newest_hash bytea
+) LANGUAGE plpgsql AS $$
+DECLARE s sessions;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    SELECT * INTO s FROM sessions WHERE tenant_id = p_tenant AND id = p_session AND kind = 'api' FOR UPDATE;
+    IF NOT FOUND OR s.ended_at IS NOT NULL OR s.expires_at <= p_now THEN
+        outcome := 'refused';
+        RETURN;
+    END IF;
+    SELECT t.slug, t.name INTO slug, name FROM tenants t WHERE t.id = p_tenant AND t.status = 'active';
+    IF NOT FOUND THEN
+        outcome := 'refused';
+        RETURN;
+    END IF;
+    subject_kind := s.subject_kind;
+    subject := s.subject_id;
+    subject_name := name;
+    IF s.subject_kind = 'admin' THEN
+        SELECT a.name INTO subject_name FROM admins a
+        WHERE a.tenant_id = p_tenant AND a.id = s.subject_id AND a.status = 'active';
+        IF NOT FOUND THEN
+            outcome := 'refused';
+            RETURN;
+        END IF;
+    END IF;
+    expires_at := s.expires_at;
+    IF s.refresh_n = p_n AND s.refresh_hash = p_hash THEN
+        UPDATE sessions SET refresh_n = p_n + 1, refresh_hash = p_next_hash, refresh_prior_hash = p_hash,
+                            refresh_rotated_at = p_now, seen_at = p_now
+        WHERE tenant_id = p_tenant AND id = p_session;
+        outcome := 'rotated';
+    ELSIF s.refresh_n = p_n + 1 AND s.refresh_prior_hash = p_hash THEN
+        IF p_now < s.refresh_rotated_at + p_grace THEN
+            outcome := 'retried';
+        ELSE
+            outcome := 'reused';
+            PERFORM fn.end_session(p_now, p_tenant, p_session, 'refresh-token-reused', p_client);
+        END IF;
+    ELSIF p_n < s.refresh_n THEN
+        outcome := 'stale';
+        newest_n := s.refresh_n;
+        newest_hash := s.refresh_hash;
+    ELSE
+        outcome := 'refused';
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION fn.subject_sessions(p_now timestamptz, p_tenant uuid, p_kind text, p_subject uuid)
+RETURNS TABLE (id uuid, kind text, device_name text, ip text, user_agent text, created_at timestamptz,
+               seen_at timestamptz, expires_at timestamptz)
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    RETURN QUERY
+    SELECT s.id, s.kind, s.device_name, host(s.ip), s.user_agent, s.created_at, s.seen_at, s.expires_at
+    FROM sessions s
+    WHERE s.tenant_id = p_tenant AND s.subject_kind = p_kind AND s.subject_id = p_subject
+      AND s.ended_at IS NULL AND s.expires_at > p_now
+    ORDER BY s.created_at DESC, s.id;
+END $$;
+
+-- Ends one session of a subject, or all but one; a foreign id ends nothing.
+CREATE OR REPLACE FUNCTION fn.end_subject_sessions(
+    p_now timestamptz, p_tenant uuid, p_kind text, p_subject uuid, p_only uuid, p_except uuid, p_client jsonb
+) RETURNS uuid[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_id    uuid;
+    v_ended uuid[] := '{}';
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    FOR v_id IN
+        SELECT s.id FROM sessions s
+        WHERE s.tenant_id = p_tenant AND s.subject_kind = p_kind AND s.subject_id = p_subject AND s.ended_at IS NULL
+          AND s.expires_at > p_now AND (p_only IS NULL OR s.id = p_only) AND s.id IS DISTINCT FROM p_except
+    LOOP
+        IF fn.end_session(p_now, p_tenant, v_id, 'ended-by-user', p_client) THEN
+            v_ended := v_ended || v_id;
+        END IF;
+    END LOOP;
+    RETURN v_ended;
+END $$;
+
+-- A subject's own history, newest first; `p_before` and `p_before_id` are the last row of the page before.
+CREATE OR REPLACE FUNCTION fn.subject_events(
+    p_tenant uuid, p_subject uuid, p_before timestamptz, p_before_id bigint, p_limit integer
+) RETURNS TABLE (at timestamptz, id bigint, action text, source text, ip text, user_agent text, data jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    RETURN QUERY
+    SELECT e.at, e.id, e.action, e.source, host(e.ip), e.user_agent, e.data
+    FROM audit_events e
+    WHERE e.tenant_id = p_tenant AND e.subject_id = p_subject
+      AND (p_before IS NULL OR (e.at, e.id) < (p_before, p_before_id))
+    ORDER BY e.at DESC, e.id DESC LIMIT p_limit;
+END $$;

@@ -1,0 +1,101 @@
+"""What every provider is given and what it answers. Pure values.
+
+    DeliveryError
+    ├── TransientFailure    worth another try: busy, unreachable, silent
+    └── PermanentFailure    another try changes nothing: bad address, bad credentials
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar, Final, Literal, Protocol
+
+Channel = Literal["email", "sms", "whatsapp", "push"]
+
+# The server took the message but never said so. At most one more try: it may have arrived.
+UNANSWERED: Final = "unanswered"
+
+_MAX_TEXT: Final = 200
+_ADDRESS: Final = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+")
+# Six digits or more in a row, or as a person groups them: a code or a phone number.
+_NUMBER: Final = re.compile(r"\+?\d(?:[ -]?\d){5,}")
+
+
+class DeliveryError(Exception):
+    """A provider did not take a message.
+
+    `error_class` is a stable word for statistics, `text` a sentence for an admin. Neither may hold an address or a
+    code; what a server says is cleaned by `harmless` before it is stored.
+    """
+
+    permanent: ClassVar[bool]
+
+    def __init__(self, error_class: str, text: str) -> None:
+        self.error_class = error_class
+        self.text = text
+        super().__init__(f"{error_class}: {text}")
+
+
+class TransientFailure(DeliveryError):
+    """Another try may succeed."""
+
+    permanent = False
+
+
+class PermanentFailure(DeliveryError):
+    """Another try of the same provider can't succeed."""
+
+    permanent = True
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A rendered message to one recipient. A channel without subjects or markup leaves those None.
+
+    `id` is the same for every copy of one message, so a receiver can tell a duplicate after a crash. `date` is when it
+    was asked for.
+    """
+
+    id: str
+    channel: str
+    to: str = field(repr=False)
+    text: str = field(repr=False)
+    date: datetime
+    subject: str | None = field(default=None, repr=False)
+    html: str | None = field(default=None, repr=False)
+    # For channels that fill in a template of the provider's own.
+    code: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A provider took the message. `provider_message_id` is its own name for it, or its answer."""
+
+    provider_message_id: str = ""
+
+
+class Provider(Protocol):
+    """One way to send on one channel. Safe to use from many tasks at once."""
+
+    name: str
+    channel: str
+
+    async def send(self, message: Message) -> Receipt:
+        """Hands the message over. Raises `TransientFailure` or `PermanentFailure`, nothing else."""
+        ...
+
+    async def close(self) -> None:
+        """Gives back connections. Sends that are still running may fail."""
+        ...
+
+
+def harmless(text: str, *private: str | None) -> str:
+    """A server's words without addresses, numbers or `private` strings: one line, at most 200 characters.
+
+    Servers like to repeat the address, and a filter may quote the subject with the code in it.
+    """
+    for word in private:
+        if word:
+            text = re.sub(re.escape(word), "***", text, flags=re.IGNORECASE)
+    text = _NUMBER.sub("***", _ADDRESS.sub("***", text))
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_MAX_TEXT]

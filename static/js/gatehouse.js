@@ -1,0 +1,92 @@
+// What a browser adds to pages that work without it: times in the viewer's zone, two keys, a countdown,
+// and the focus where it belongs after htmx has swapped a part.
+const one = (selector) => document.querySelector(selector);
+const lang = document.documentElement.lang;
+const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+const formats = {
+  full: new Intl.DateTimeFormat(lang, { day: "2-digit", month: "short", year: "numeric", timeZoneName: "short", ...clock }),
+  day: new Intl.DateTimeFormat(lang, { dateStyle: "long" }),
+  clock: new Intl.DateTimeFormat(lang, { second: "2-digit", ...clock }),
+};
+const zone = formats.full.formatToParts().find((part) => part.type === "timeZoneName").value;
+
+function localise(root) {
+  for (const time of root.querySelectorAll("time[data-local]"))
+    time.textContent = formats[time.dataset.local].format(new Date(time.dateTime));
+  for (const name of root.querySelectorAll("[data-zone]")) name.textContent = zone;
+  root.querySelectorAll("[data-timeline]").forEach(regroup);
+}
+
+// The server groups by UTC days; near midnight the viewer's day is another one.
+function regroup(list) {
+  let last;
+  list.querySelectorAll(".day").forEach((day) => day.remove());
+  for (const entry of list.querySelectorAll(".entry")) {
+    const day = formats.day.format(new Date(entry.querySelector("time").dateTime));
+    if (day === last) continue;
+    last = day;
+    const head = document.createElement("li");
+    head.className = "day";
+    head.textContent = day === formats.day.format() ? "Today" : day;
+    entry.before(head);
+  }
+}
+
+// The server refuses an early resend anyway; this spares the try. Not live: nobody wants each second read out.
+const count = one("[data-count]");
+if (count) {
+  const buttons = document.querySelectorAll("[data-wait]");
+  const until = Date.now() + 1000 * buttons[0].dataset.wait;
+  const tick = () => {
+    const left = Math.max(0, Math.ceil((until - Date.now()) / 1000));
+    buttons.forEach((button) => (button.disabled = left > 0));
+    count.textContent = left === 1 ? "1 second" : `${left} seconds`;
+    if (left) setTimeout(tick, 1000);
+    else count.parentElement.textContent = "You can ask for a new code now.";
+  };
+  tick();
+}
+
+// Single keys can be switched off (WCAG 2.1.4).
+const help = one("#help");
+if (help) {
+  const toggle = one("[data-keys]");
+  toggle.checked = localStorage.keys !== "off";
+  toggle.onchange = () => (localStorage.keys = toggle.checked ? "on" : "off");
+  const show = () => help.showModal();
+  one("[data-help]").hidden = false;
+  one("[data-help]").onclick = show;
+  addEventListener("keydown", (event) => {
+    if (!toggle.checked || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, textarea, select, dialog")) return;
+    if (event.key === "/") one("[data-search]").focus();
+    else if (event.key === "?") show();
+    else return;
+    event.preventDefault();
+  });
+}
+
+// A live part speaks only when it has something new, and never turns the page into an error. Where an answer lacks the
+// part that was asked for, another page came (signed out): go there.
+const answers = {};
+addEventListener("htmx:beforeSwap", ({ detail }) => {
+  const { elt } = detail.requestConfig;
+  const part = detail.isError ? "#main" : elt.closest("[hx-select]").getAttribute("hx-select");
+  const text = detail.serverResponse;
+  const found = text.includes(`id="${part.slice(1)}"`);
+  if (elt.matches("[data-live]")) {
+    if (detail.isError || answers[part] === text) detail.shouldSwap = false;
+    answers[part] = text;
+  }
+  if (found) return;
+  detail.shouldSwap = false;
+  if (!detail.isError) location.assign(detail.xhr.responseURL);
+});
+
+// htmx gives the focus to `autofocus`, the first faulty field. Otherwise it must not fall back to the page.
+addEventListener("htmx:afterSettle", ({ detail }) => {
+  if (document.activeElement !== document.body || detail.requestConfig?.elt.matches("[data-live]")) return;
+  one(`#${detail.target.id} [data-return]`)?.focus();
+});
+
+addEventListener("htmx:load", ({ detail }) => localise(detail.elt));

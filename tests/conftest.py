@@ -1,0 +1,88 @@
+"""Real parts for every test: PostgreSQL and Valkey from the wheels, a clock that only tests move."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from app.keys import KeyRing
+from app.settings import Settings, load
+from app.storage.db import Database
+from app.storage.migrate import upgrade
+from tests.stores import Stores, start_test_stores
+
+
+class Clock:
+    """The time, as the test says. Starts at a fixed moment that is no edge of hour, day or month."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **span: float) -> None:
+        """Moves time on: `clock.forward(minutes=10)`."""
+        self.now += timedelta(**span)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """One PostgreSQL and one Valkey for the whole run, shared by its processes."""
+    servers = start_test_stores(tmp_path_factory)
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(scope="session")
+async def urls(stores: Stores, worker_id: str) -> tuple[str, str]:
+    """A fresh, migrated database of this process: the owner's URL and the application's."""
+    owner_url, app_url = stores.create_database(f"gatehouse_{worker_id}")
+    await upgrade(owner_url, datetime.now(UTC))
+    return owner_url, app_url
+
+
+@pytest.fixture(scope="session")
+def settings(urls: tuple[str, str], stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a test installation on those stores."""
+    owner_url, app_url = urls
+    return load(
+        {
+            "ENVIRONMENT": "test",
+            "DATA_DIR": str(tmp_path_factory.mktemp("data")),
+            "DATABASE_URL": app_url,
+            "DATABASE_OWNER_URL": owner_url,
+            "REDIS_URL": stores.redis_url,
+            "SMTP_ENABLED": "true",
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_USE_TLS": "false",
+            "SMTP_FROM_EMAIL": "codes@gatehouse.example",
+        },
+        dotenv=None,
+    )
+
+
+@pytest.fixture(scope="session")
+async def db(settings: Settings) -> AsyncIterator[Database]:
+    assert settings.database_url
+    database = Database(settings.database_url, application="tests")
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+def ring(settings: Settings) -> KeyRing:
+    return KeyRing(settings.secret_keys)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return Path(__file__).parent.parent
