@@ -1,16 +1,19 @@
 """Real parts for every test: PostgreSQL and Valkey from the wheels, a clock that only tests move."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from app.auth.challenges import Challenges
+from app.auth.sessions import Sessions
 from app.keys import KeyRing
 from app.settings import Settings, load
 from app.storage.db import Database
 from app.storage.migrate import upgrade
-from tests.stores import Stores, start_test_stores
+from tests.stores import StoresOfTests, start_test_stores
 
 
 class Clock:
@@ -33,23 +36,24 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+async def stores() -> AsyncIterator[StoresOfTests]:
     """One PostgreSQL and one Valkey for the whole run, shared by its processes."""
-    servers = start_test_stores(tmp_path_factory)
+    servers = await start_test_stores()
     yield servers
     servers.stop()
 
 
 @pytest.fixture(scope="session")
-async def urls(stores: Stores, worker_id: str) -> tuple[str, str]:
+async def urls(stores: StoresOfTests, worker_id: str) -> tuple[str, str]:
     """A fresh, migrated database of this process: the owner's URL and the application's."""
-    owner_url, app_url = stores.create_database(f"gatehouse_{worker_id}")
-    await upgrade(owner_url, datetime.now(UTC))
-    return owner_url, app_url
+    name = f"gatehouse_{worker_id}_{uuid4().hex[:8]}"
+    await stores.create_database(name)
+    await upgrade(stores.owner_url_for(name), datetime.now(UTC))
+    return stores.owner_url_for(name), stores.app_url_for(name)
 
 
 @pytest.fixture(scope="session")
-def settings(urls: tuple[str, str], stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(urls: tuple[str, str], stores: StoresOfTests, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of a test installation on those stores."""
     owner_url, app_url = urls
     return load(
@@ -86,3 +90,13 @@ def ring(settings: Settings) -> KeyRing:
 def root() -> Path:
     """The checkout."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def sessions(db: Database, ring: KeyRing, settings: Settings, clock: Clock) -> Sessions:
+    return Sessions(db, ring, settings, clock)
+
+
+@pytest.fixture
+def challenges(db: Database, ring: KeyRing, settings: Settings, sessions: Sessions, clock: Clock) -> Challenges:
+    return Challenges(db, ring, settings, sessions, clock, wake_worker=lambda: None)

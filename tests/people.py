@@ -1,0 +1,71 @@
+"""Tenants to sign in as, and the eyes of their mailbox: what the worker would send, without a worker."""
+
+import itertools
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from app.auth import codes
+from app.keys import KeyRing
+from app.storage.db import Database, Row
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class SomeTenant:
+    """A tenant that exists, with a slug of its own in this run."""
+
+    id: UUID
+    slug: str
+    email: str | None
+    phone_number: str | None
+
+
+async def add_tenant(db: Database, now: datetime, **fields: Any) -> SomeTenant:
+    """Writes a tenant straight into the table; `fields` are columns."""
+    slug = fields.pop("slug", None) or f"tenant-{next(_numbers)}-{uuid4().hex[:8]}"
+    columns: dict[str, Any] = {
+        "id": uuid4(),
+        "slug": slug,
+        "name": "Acme",
+        "email": f"owner@{slug}.example",
+        "phone_number": None,
+        "created_at": now,
+        "updated_at": now,
+        **fields,
+    }
+    names = ", ".join(columns)
+    places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+    async with db.every_tenant() as connection:
+        await connection.execute(f"INSERT INTO tenants ({names}) VALUES ({places})", *columns.values())  # noqa: S608 - names are ours
+    return SomeTenant(columns["id"], slug, columns["email"], columns["phone_number"])
+
+
+async def challenge_row(db: Database, challenge_id: str) -> Row:
+    """The stored challenge."""
+    async with db.every_tenant() as connection:
+        row: Row | None = await connection.fetchrow(
+            "SELECT * FROM challenges WHERE id = $1", codes.read_challenge_id(challenge_id)
+        )
+    assert row is not None, "no such challenge"
+    return row
+
+
+async def current_code(db: Database, ring: KeyRing, challenge_id: str) -> str:
+    """The code of the newest generation, derived as the worker derives it."""
+    row = await challenge_row(db, challenge_id)
+    return codes.derive(ring.get(row["key_id"]), row["id"], row["generation"], row["salt"], row["code_length"])
+
+
+def wrong(code: str) -> str:
+    """A code of the same length that is not this one."""
+    return str((int(code) + 1) % 10 ** len(code)).zfill(len(code))
+
+
+async def count(db: Database, sql: str, *args: Any) -> int:
+    """What a query over all tenants counts."""
+    async with db.every_tenant() as connection:
+        number: int = await connection.fetchval(sql, *args)
+    return number
