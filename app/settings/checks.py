@@ -74,8 +74,7 @@ def _production(settings: Settings) -> Iterator[str]:
     for name in ("otp_hourly_limit", "otp_known_device_hourly_limit"):
         if getattr(settings, name) > MOST_CODES_AN_HOUR:
             yield (
-                f"{name.upper()} must be at most {MOST_CODES_AN_HOUR} in production: "
-                "more would make guessing too easy."
+                f"{name.upper()} must be at most {MOST_CODES_AN_HOUR} in production: more would make guessing too easy."
             )
 
 

@@ -132,13 +132,9 @@ class Settings:
     return_urls: tuple[str, ...] = setting(
         listed(parsing.return_url), (), "URLs a browser may be sent to after sign-in, separated by commas."
     )
-    default_tenant: str | None = setting(
-        text, None, "Slug of the tenant that /login takes when it names none."
-    )
+    default_tenant: str | None = setting(text, None, "Slug of the tenant that /login takes when it names none.")
 
-    log_level: LogLevel = setting(
-        one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "Least level that is logged."
-    )
+    log_level: LogLevel = setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "Least level that is logged.")
     log_format: LogFormat = setting(
         one_of("console", "json"),
         _in_production("json", "console", "json in production, otherwise console"),
@@ -158,9 +154,7 @@ class Settings:
 
     otp_length: int = setting(one_of(6, 8), 6, "Digits of a code; under attack it is 8 anyway.")
     otp_ttl_seconds: int = setting(whole(1, 600), 600, "Seconds a sign-in code is valid.")
-    otp_registration_ttl_seconds: int = setting(
-        whole(1, 900), 900, "Seconds a code of a registration is valid."
-    )
+    otp_registration_ttl_seconds: int = setting(whole(1, 900), 900, "Seconds a code of a registration is valid.")
     otp_max_attempts: int = setting(whole(1, 5), 5, "Wrong codes that end a challenge.")
     otp_hourly_limit: int = setting(
         whole(1, 1000),
@@ -172,9 +166,7 @@ class Settings:
         3,
         f"The same for each device that has signed in before; in production at most {MOST_CODES_AN_HOUR}.",
     )
-    otp_resend_cooldown_seconds: int = setting(
-        whole(0, 300), 60, "Seconds between two codes of one challenge."
-    )
+    otp_resend_cooldown_seconds: int = setting(whole(0, 300), 60, "Seconds between two codes of one challenge.")
     otp_ip_hourly_limit: int = setting(
         whole(1, 1_000_000), 20, "Codes that can be asked for from one address (IPv6: one /64) in an hour."
     )
@@ -184,9 +176,7 @@ class Settings:
         "Tell strangers whether a tenant exists and why it gets no code.",
     )
 
-    smtp_enabled: bool = setting(
-        boolean, False, "Send email over SMTP; when off, development shows codes in its log."
-    )
+    smtp_enabled: bool = setting(boolean, False, "Send email over SMTP; when off, development shows codes in its log.")
     smtp_host: str | None = setting(text, None, "Name or address of the SMTP server.")
     smtp_use_ssl: bool = setting(boolean, False, "TLS from the first byte (port 465).")
     smtp_use_tls: bool = setting(

@@ -114,9 +114,7 @@ def return_url(value: str) -> str:
     scheme, separator, rest = value.partition("://")
     app = re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) and scheme not in _UNSAFE_SCHEMES | {"http", "https"}
     if not (separator and rest) or not (app or _web_parts(value)):
-        raise ValueError(
-            "must be an absolute URL such as https://app.example.com/signed-in or myapp://signed-in"
-        )
+        raise ValueError("must be an absolute URL such as https://app.example.com/signed-in or myapp://signed-in")
     return value
 
 

@@ -4,8 +4,9 @@ An override never loosens the operator's ceiling: the stricter of the two wins, 
 stands here for every key.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from app.errors import FieldError, InvalidRequest
@@ -95,6 +96,11 @@ _RULES: Final = {
 POLICY_KEYS: Final = tuple(_RULES)
 
 
+def pointer(*keys: str) -> str:
+    """The JSON Pointer to a member, whatever characters its name has (RFC 6901, section 3)."""
+    return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
+
+
 def operator_policy(
     *,
     code_length: int,
@@ -135,9 +141,10 @@ def parse_policy(overrides: Mapping[str, object]) -> dict[str, object]:
     faults = []
     for key, value in overrides.items():
         if key not in _RULES:
-            faults.append(FieldError(f"/policy/{key}", f"There is no such policy; known are {', '.join(_RULES)}."))
+            known = ", ".join(_RULES)
+            faults.append(FieldError(pointer("policy", key), f"There is no such policy; known are {known}."))
         elif value is not None and not _RULES[key].admits(value):
-            faults.append(FieldError(f"/policy/{key}", f"{key} must be {_RULES[key]}."))
+            faults.append(FieldError(pointer("policy", key), f"{key} must be {_RULES[key]}."))
     if faults:
         raise InvalidRequest(*faults)
     return dict(overrides)
@@ -173,9 +180,6 @@ def parse_policy_assignments(assignments: Iterable[str]) -> dict[str, object]:
 
 def _from_text(text: str) -> object:
     """No policy takes a number or a truth value as text, so the text alone tells the type."""
-    if text.isascii() and text.isdigit():
-        return int(text[:9])
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return int(text)
     return {"": None, "true": True, "yes": True, "false": False, "no": False}.get(text.lower(), text)
-
-
-assert {f.name for f in fields(Policy)} == set(_RULES)

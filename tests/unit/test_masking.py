@@ -58,9 +58,7 @@ def test_phone_mask_hides_at_least_half_of_the_number(number: str) -> None:
     assert hidden >= min(4, len(number) - 1 - len(country))
 
 
-@given(
-    st.one_of(LOCAL, LOCAL.map(lambda s: f"{s}@example.com"), st.from_regex(r"\+[0-9]{0,16}", fullmatch=True))
-)
+@given(st.one_of(LOCAL, LOCAL.map(lambda s: f"{s}@example.com"), st.from_regex(r"\+[0-9]{0,16}", fullmatch=True)))
 def test_masking_twice_is_masking_once(value: str) -> None:
     """A value masked by a caller and again by the log keeps its shape."""
     assert mask_contact(mask_contact(value)) == mask_contact(value)
