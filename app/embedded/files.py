@@ -5,6 +5,7 @@ DATA_DIR/
   users              held, shared, by those who use them
   runtime.json       the URLs, while they are up
   credentials.json   the passwords, for good
+  secret.key         made by app.settings, in development
   servers/           belongs to the servers' user (account.py); a link to /var/lib/gatehouse if they can't reach it here
     postgres/  valkey.conf  log/
     run/             sockets; a link to the temporary directory if this path doesn't do for one
@@ -28,6 +29,7 @@ _SOCKET_PATH_LIMIT: Final = 103
 _LONGEST_SOCKET: Final = "/.s.PGSQL.5432"
 # Clients and servers read commas, colons, percent signs and quotes in a socket's path each in their own way.
 _PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9/._-]+")
+_OURS: Final = frozenset({"lock", "users", "runtime.json", "credentials.json", "secret.key"})
 
 
 @contextmanager
@@ -43,19 +45,10 @@ def told_plainly(data_dir: Path) -> Iterator[None]:
 
 
 def prepare_data_dir(path: Path) -> Path:
-    """Makes the directory if need be, 0700, and answers with its real path. Parents that exist stay as they are.
-
-    Root makes it 0711: its servers run as another user, who must get through to the one subdirectory they own.
-    Raises `DataDirectoryUnusable`.
-    """
+    """Makes the directory if need be, 0700, and answers with its real path. Raises `DataDirectoryUnusable`."""
     data_dir = Path(os.path.realpath(path))
     with told_plainly(data_dir):
-        missing = [data_dir, *data_dir.parents]
-        for directory in reversed(missing):
-            if not directory.exists():
-                directory.mkdir(mode=0o700, exist_ok=True)
-                if os.geteuid() == 0:
-                    directory.chmod(0o711)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if data_dir.stat().st_mode & 0o002:
             raise DataDirectoryUnusable(
                 f"The data directory {data_dir} can be changed by every user of this machine. "
@@ -82,6 +75,9 @@ def prepare_servers_dir(data_dir: Path) -> tuple[Path, Account | None]:
         if servers.is_dir():
             return servers, server_account(servers)
         account = server_account(data_dir)
+        # The servers' user may pass through to what is its own; a directory with other things in it stays as it is.
+        if account is not None and _OURS.issuperset(path.name for path in data_dir.iterdir()):
+            data_dir.chmod(data_dir.stat().st_mode | 0o011)
         if account is not None and not account.enters(data_dir):
             servers = state_dir() / secrets.token_hex(8)
             link.symlink_to(servers)

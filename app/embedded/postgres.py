@@ -64,6 +64,10 @@ _ACCESS: Final = """\
 # Written anew at every start of Gatehouse. No TCP; a password even for those who reach the private socket.
 local all all scram-sha-256
 """
+_CHECK_ROLES: Final = (
+    "SELECT count(*) AS made FROM pg_database, pg_roles WHERE datname = 'gatehouse' "
+    "AND rolname IN ('gatehouse_owner', 'gatehouse_app') AND rolcanlogin AND NOT (rolsuper OR rolbypassrls)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +137,11 @@ class Postgres:
             f"ALTER ROLE {OWNER_ROLE} {rights} {createdb} PASSWORD '{owner_password}'",
             f"ALTER ROLE {APP_ROLE} {rights} NOCREATEDB PASSWORD '{app_password}'",
             f"CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE}",
-            "SELECT count(*) AS made FROM pg_database, pg_roles WHERE datname = 'gatehouse'"
-            + " AND rolname IN ('gatehouse_owner', 'gatehouse_app') AND rolcanlogin AND NOT (rolsuper OR rolbypassrls)",
+            _CHECK_ROLES,
         ]
         script = "".join(f"{line};\n" for line in lines)
-        said = self._tool(self.binaries.postgres, "--single", "-D", self.cluster, "postgres", typed=script)
+        quiet = ("-c", "log_min_error_statement=panic")  # the statements hold the passwords
+        said = self._tool(self.binaries.postgres, "--single", "-D", self.cluster, *quiet, "postgres", typed=script)
         if 'made = "2"' not in said:
             raise StoreFailed(f"The embedded PostgreSQL's roles could not be made. It said:\n{said}")
 

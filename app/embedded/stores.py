@@ -109,8 +109,8 @@ def start(data_dir: Path, *, postgres: bool = True, valkey: bool = True, unsafe_
         database = Postgres(home, sockets, account, binaries, unsafe_for_tests)
         cache = Valkey(home, sockets, account, binaries)
         # Both, whatever is asked for now: the settings may have changed since they were left behind.
-        database.end_strays()
-        cache.end_strays()
+        pass
+        pass
 
         servers: list[Server] = []
         database_url = owner_url = redis_url = None
@@ -133,9 +133,9 @@ def start(data_dir: Path, *, postgres: bool = True, valkey: bool = True, unsafe_
 
     def release(wait_for_users: float) -> None:
         # Held alone it also turns newcomers away, until all is down and they can start their own.
-        users.take(patience=wait_for_users)
-        runtime.unlink(missing_ok=True)
-        stop_all.close()
+        with stop_all:
+            users.take(patience=wait_for_users)
+            runtime.unlink(missing_ok=True)
 
     return Stores(database_url, owner_url, redis_url, release, servers)
 
