@@ -1,7 +1,6 @@
-// What a browser adds to pages that work without it: times in the viewer's zone, two keys, a countdown,
-// and the focus where it belongs after htmx has swapped a part.
+// What a browser adds to pages that work without it.
 const one = (selector) => document.querySelector(selector);
-const lang = document.documentElement.lang;
+const lang = navigator.languages.find((own) => own.startsWith(document.documentElement.lang)) ?? "en";
 const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 const formats = {
   full: new Intl.DateTimeFormat(lang, { day: "2-digit", month: "short", year: "numeric", timeZoneName: "short", ...clock }),
@@ -32,7 +31,7 @@ function regroup(list) {
   }
 }
 
-// The server refuses an early resend anyway; this spares the try. Not live: nobody wants each second read out.
+// The server refuses an early resend; this spares the try.
 const count = one("[data-count]");
 if (count) {
   const buttons = document.querySelectorAll("[data-wait]");
@@ -66,24 +65,24 @@ if (help) {
   });
 }
 
-// A live part speaks only when it has something new, and never turns the page into an error. Where an answer lacks the
-// part that was asked for, another page came (signed out): go there.
+// A live part speaks only when it has something new, and never turns the page into an error. Where an answer lacks
+// the part asked for, we are signed out.
 const answers = {};
 addEventListener("htmx:beforeSwap", ({ detail }) => {
   const { elt } = detail.requestConfig;
   const part = detail.isError ? "#main" : elt.closest("[hx-select]").getAttribute("hx-select");
   const text = detail.serverResponse;
-  const found = text.includes(`id="${part.slice(1)}"`);
-  if (elt.matches("[data-live]")) {
-    if (detail.isError || answers[part] === text) detail.shouldSwap = false;
-    answers[part] = text;
-  }
-  if (found) return;
+  const stale = elt.matches("[data-live]") && (detail.isError || answers[part] === text);
+  answers[part] = text;
+  if (!stale && text.includes(`id="${part.slice(1)}"`)) return;
   detail.shouldSwap = false;
-  if (!detail.isError) location.assign(detail.xhr.responseURL);
+  if (stale) return;
+  if (detail.isError) one("#failed").hidden = false;
+  else location.assign(detail.xhr.responseURL);
 });
+addEventListener("htmx:sendError", ({ detail }) => (one("#failed").hidden = detail.elt.matches("[data-live]")));
 
-// htmx gives the focus to `autofocus`, the first faulty field. Otherwise it must not fall back to the page.
+// htmx focuses the first faulty field, by `autofocus`. Otherwise the focus goes back to the trigger.
 addEventListener("htmx:afterSettle", ({ detail }) => {
   if (document.activeElement !== document.body || detail.requestConfig?.elt.matches("[data-live]")) return;
   one(`#${detail.target.id} [data-return]`)?.focus();
