@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from app.audit.log import Client
 from app.auth import codes
+from app.auth.devices import read_device_token
 from app.auth.sessions import Sessions, SignIn
 from app.errors import (
     ChannelUnavailable,
@@ -32,12 +33,9 @@ from app.tenants.rules import check_slug, normalise_email, normalise_phone
 
 State = Literal["queued", "sent", "delivered", "failed", "expired", "used"]
 
-_REQUEST: Final = """
-SELECT * FROM fn.request_code($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                              $21, $22, $23)"""
+_REQUEST: Final = f"SELECT * FROM fn.request_code({', '.join(f'${n}' for n in range(1, 26))})"
 _OPEN: Final = "SELECT * FROM fn.open_challenge($1, $2, $3, $4)"
-_RESEND: Final = """
-SELECT * FROM fn.resend_code($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"""
+_RESEND: Final = f"SELECT * FROM fn.resend_code({', '.join(f'${n}' for n in range(1, 21))})"
 _COUNT: Final = "SELECT * FROM fn.count_attempt($1, $2, $3, $4)"
 _FAIL: Final = "SELECT fn.fail_attempt($1, $2, $3, $4)"
 _STATUS: Final = "SELECT * FROM fn.challenge_status($1, $2, $3, $4)"
@@ -144,8 +142,11 @@ class Challenges:
         channel: str | None = None,
         locale: str = "en",
         disclose: bool = False,
+        device_token: str | None = None,
     ) -> Issued:
         """Sends a code to the realm's contact, or to whoever `identifier` (email or E.164 phone) names.
+
+        A `device_token` of an earlier sign-in gives this client its own quota lane; any other is ignored.
 
         One round trip. Raises `InvalidRequest`, `RateLimited`; with `disclose` also `TenantNotFound`,
         `TenantSuspended`, `ContactMissing`, `ChannelUnavailable`: everyone else gets a decoy for those.
@@ -153,6 +154,7 @@ class Challenges:
         email, phone = _read_identifier(identifier)
         now = self._clock()
         challenge_id = codes.new_challenge_id()
+        device = read_device_token(self._ring, device_token)
         made = codes.candidates(self._ring.current, challenge_id, 1)
         row = await self._row(
             _REQUEST,
@@ -179,6 +181,8 @@ class Challenges:
             self._settings.otp_resend_cooldown_seconds,
             locale,
             client.as_json(),
+            device.device_id if device else None,
+            self._settings.otp_known_device_hourly_limit,
         )
         return self._issued(row, challenge_id, now)
 
@@ -224,6 +228,7 @@ class Challenges:
             self._settings.otp_hourly_limit,
             self._settings.otp_resend_cooldown_seconds,
             client.as_json(),
+            self._settings.otp_known_device_hourly_limit,
         )
         return self._issued(row, identity, now)
 
@@ -269,13 +274,20 @@ class Challenges:
             raise CodeExpired
         return signed_in
 
-    async def status(self, realm: Realm, challenge_id: str, *, disclose: bool = False) -> Status:
-        """Where a challenge stands. Raises `CodeExpired` for one that isn't this realm's."""
+    async def status(
+        self, realm: Realm, challenge_id: str, *, disclose: bool = False, device_token: str | None = None
+    ) -> Status:
+        """Where a challenge stands; the known device that asked is told what really happened.
+
+        Raises `CodeExpired` for one that isn't this realm's.
+        """
         now = self._clock()
         row = await self._row(_STATUS, now, realm.slug, self._stand_in(realm), self._parse_id(challenge_id))
         if not row["known"]:
             raise CodeExpired
-        if disclose and not row["decoy"]:
+        device = read_device_token(self._ring, device_token)
+        known = device is not None and row["device_id"] == device.device_id
+        if (disclose or known) and not row["decoy"]:
             state = disclosed_state(now, row["expires_at"], row["end_reason"], row["outbox_state"])
             error = row["error_text"] or DeliveryFailed.default_detail if state == "failed" else None
             channel = row["channel"]

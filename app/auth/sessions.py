@@ -7,21 +7,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from app.audit.log import Client
+from app.auth.devices import LIFETIME as DEVICE_LIFETIME
+from app.auth.devices import device_token
 from app.auth.tokens import AccessClaims, RefreshToken, read_access, sign_access, token_hash
 from app.errors import InvalidToken, NotFound
 from app.keys import KeyRing, base64url
 from app.settings import Settings
 from app.storage.db import Database, Row
 
-_COMPLETE: Final = "SELECT fn.complete_sign_in($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS outcome"
+_COMPLETE: Final = """
+SELECT fn.complete_sign_in($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS outcome"""
+_USE_LINK: Final = "SELECT * FROM fn.use_sign_in_link($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _LIVE: Final = "SELECT * FROM fn.live_session($1, $2, $3)"
 _REFRESH: Final = "SELECT * FROM fn.refresh_session($1, $2, $3, $4, $5, $6, $7, $8)"
 _END: Final = "SELECT fn.end_session($1, $2, $3, $4, $5)"
 _LIST: Final = "SELECT * FROM fn.subject_sessions($1, $2, $3, $4)"
 _END_SUBJECT: Final = "SELECT fn.end_subject_sessions($1, $2, $3, $4, $5, $6, $7) AS ended"
+_DEVICES: Final = "SELECT * FROM fn.subject_devices($1, $2, $3, $4)"
+_REVOKE: Final = "SELECT fn.revoke_devices($1, $2, $3, $4, $5, $6) AS revoked"
 _EVENTS: Final = "SELECT * FROM fn.subject_events($1, $2, $3, $4, $5)"
 
 # How long a retried refresh gets the same successor, until that is used itself.
@@ -54,6 +60,7 @@ class SignIn:
     expires_in: int = 0
     refresh_expires_in: int = 0
     cookie: str | None = field(default=None, repr=False)
+    device_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +125,9 @@ class Sessions:
         tenant_id = counted["tenant"]
         session_id = UUID(bytes=secrets.token_bytes(16))
         refresh = RefreshToken.first(self._ring.current, tenant_id, session_id) if kind == "api" else None
-        cookie_secret = secrets.token_bytes(32) if kind == "browser" else None
-        cookie = base64url(tenant_id.bytes + session_id.bytes + cookie_secret) if cookie_secret else None
+        cookie = _new_cookie(tenant_id, session_id) if kind == "browser" else None
+        known: UUID | None = counted["device_id"]
+        device_id = known or uuid4()
         row = await self._db.row(
             _COMPLETE,
             now,
@@ -133,11 +141,40 @@ class Sessions:
             self._settings.jwt_refresh_ttl_seconds,
             device_name,
             client.as_json(),
+            None if known else device_id,
+            DEVICE_LIFETIME,
         )
         if row is None or row["outcome"] != "signed-in":
             return None
         expires_at = now + timedelta(seconds=self._settings.jwt_refresh_ttl_seconds)
-        return self._sign_in(now, counted, tenant_id, session_id, refresh, expires_at, cookie)
+        device = device_token(self._ring.current, tenant_id, device_id)
+        return self._sign_in(now, counted, tenant_id, session_id, refresh, expires_at, cookie, device)
+
+    async def begin_by_link(
+        self, now: datetime, tenant_id: UUID, link_id: UUID, secret_hash: bytes, client: Client
+    ) -> SignIn | None:
+        """Uses a sign-in link up and begins a browser session; None when the link is used, over or unknown."""
+        session_id, device_id = UUID(bytes=secrets.token_bytes(16)), uuid4()
+        cookie = _new_cookie(tenant_id, session_id)
+        row = await self._db.row(
+            _USE_LINK,
+            now,
+            tenant_id,
+            link_id,
+            secret_hash,
+            session_id,
+            "browser",
+            token_hash(cookie),
+            self._settings.jwt_refresh_ttl_seconds,
+            client.as_json(),
+            device_id,
+            DEVICE_LIFETIME,
+        )
+        if row is None or row["tenant"] is None:
+            return None
+        expires_at = now + timedelta(seconds=self._settings.jwt_refresh_ttl_seconds)
+        device = device_token(self._ring.current, tenant_id, device_id)
+        return self._sign_in(now, row, tenant_id, session_id, None, expires_at, cookie, device)
 
     def _sign_in(
         self,
@@ -148,6 +185,7 @@ class Sessions:
         refresh: RefreshToken | None,
         expires_at: datetime,
         cookie: str | None = None,
+        device: str | None = None,
     ) -> SignIn:
         left = int((expires_at - now).total_seconds())
         ttl = min(self._settings.jwt_access_ttl_seconds, left)
@@ -175,6 +213,7 @@ class Sessions:
             expires_in=ttl,
             refresh_expires_in=left,
             cookie=cookie,
+            device_token=device,
         )
 
     async def refresh(self, token: str, client: Client) -> SignIn:
@@ -308,6 +347,24 @@ class Sessions:
             self._cache.pop(session_id, None)
         return ended
 
+    async def devices(self, session: LiveSession) -> Sequence[Row]:
+        """The person's known devices, last used first."""
+        return await self._db.rows(_DEVICES, self._clock(), session.tenant_id, session.subject.kind, session.subject.id)
+
+    async def revoke_device(self, session: LiveSession, device_id: UUID) -> None:
+        """Makes a known device a stranger again. Raises `NotFound` for any that isn't the person's."""
+        row = await self._db.row(
+            _REVOKE,
+            self._clock(),
+            session.tenant_id,
+            session.subject.kind,
+            session.subject.id,
+            device_id,
+            "revoked-by-user",
+        )
+        if row is None or row["revoked"] == 0:
+            raise NotFound("This device is not known, or it isn't yours.")
+
     async def events(
         self, session: LiveSession, *, before: tuple[datetime, int] | None = None, limit: int = 50
     ) -> Sequence[Event]:
@@ -332,6 +389,11 @@ class Sessions:
             return None
         session = await self._live(claims.tenant_id, claims.session_id)
         return claims if session is not None else None
+
+
+def _new_cookie(tenant_id: UUID, session_id: UUID) -> str:
+    """Where the session is, and 256 secret bits that prove it."""
+    return base64url(tenant_id.bytes + session_id.bytes + secrets.token_bytes(32))
 
 
 def _unpack_cookie(cookie: str) -> tuple[UUID, UUID] | None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from advanced_alchemy.base import CommonTableAttributes, create_registry
 from sqlalchemy import (
+    BigInteger,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -133,10 +134,12 @@ class Challenge(Base):
     expires_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     end_reason: Mapped[str | None]
+    lane: Mapped[str] = mapped_column(server_default="")
+    device_id: Mapped[UUID | None]
 
 
 class Quota(Base):
-    """When a recipient was last sent codes: the rolling hour, exactly."""
+    """When a recipient was last sent codes (the rolling hour, exactly), and the wrong guesses of the last day."""
 
     __tablename__ = "quota"
     __table_args__ = (Index("ix_quota_seen", "seen_at"),)
@@ -146,6 +149,10 @@ class Quota(Base):
     lane: Mapped[str] = mapped_column(primary_key=True, server_default="")
     sends: Mapped[list[datetime]] = mapped_column(ARRAY(TIMESTAMP(timezone=True)))
     seen_at: Mapped[datetime]
+    wrong: Mapped[list[datetime]] = mapped_column(ARRAY(TIMESTAMP(timezone=True)), server_default=text("'{}'"))
+    failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    strikes: Mapped[int] = mapped_column(Integer, server_default="0")
+    locked_until: Mapped[datetime | None]
 
 
 class Refusal(Base):
@@ -244,6 +251,69 @@ class Session(Base):
     expires_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     end_reason: Mapped[str | None]
+
+
+class Activity(Base):
+    """How busy a tenant was in ten minutes. The nil UUID's rows are the fleet's."""
+
+    __tablename__ = "activity"
+    __table_args__ = (Index("ix_activity_slot", "slot"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    slot: Mapped[datetime] = mapped_column(primary_key=True)
+    shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    requested: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    verified: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    wrong: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class AttackMode(Base):
+    """A tenant under attack, or (nil UUID) the fleet: unknown clients get eight digits until then."""
+
+    __tablename__ = "attack_modes"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    since: Mapped[datetime]
+    until: Mapped[datetime]
+
+
+class Device(Base):
+    """A client that has signed in before: it has a quota lane of its own."""
+
+    __tablename__ = "devices"
+    __table_args__ = (
+        Index("ix_devices_subject", "tenant_id", "subject_kind", "subject_id"),
+        Index("ix_devices_expires", "expires_at"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_kind: Mapped[str]
+    subject_id: Mapped[UUID]
+    name: Mapped[str | None]
+    ip: Mapped[str | None] = mapped_column(INET)
+    user_agent: Mapped[str | None]
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    revoke_reason: Mapped[str | None]
+
+
+class SignInLink(Base):
+    """A one-time link that signs somebody in; only a hash of its secret is kept."""
+
+    __tablename__ = "sign_in_links"
+    __table_args__ = (Index("ix_sign_in_links_expires", "expires_at"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_kind: Mapped[str]
+    subject_id: Mapped[UUID]
+    secret_hash: Mapped[bytes]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
 
 
 class AuditEvent(Base):

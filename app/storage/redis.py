@@ -17,7 +17,7 @@ _TIMEOUT: Final = 0.05
 _BREAK_SECONDS: Final = 1.0
 
 
-class AcceleratorDown(Exception):  # noqa: N818 - it is a state the caller handles, not a fault it reports
+class AcceleratorDown(Exception):
     """The server didn't answer in time, or the breaker is open. Take the slower path."""
 
 

@@ -14,15 +14,15 @@ RETURNS void LANGUAGE sql AS $$
     ON CONFLICT (tenant_id, recipient_key, reason, minute) DO UPDATE SET count = r.count + 1
 $$;
 
--- Spends one send of a recipient, or says when the next one is free. The row lock of the upsert makes parallel calls
--- wait for each other; the condition is checked on the newest row, so exactly the limit is admitted.
+-- Spends one send of a recipient in a lane, or says when the next one is free. The row lock of the upsert makes
+-- parallel calls wait for each other; the condition is checked on the newest row, so exactly the limit is admitted.
 CREATE OR REPLACE FUNCTION fn.spend_quota(
     p_now timestamptz, p_tenant uuid, p_key bytea, p_lane text, p_hourly integer, p_per_minute integer,
-    OUT spent_at timestamptz, OUT retry_at timestamptz, OUT used integer
+    OUT spent_at timestamptz, OUT retry_at timestamptz, OUT used integer, OUT wrong_today integer, OUT refusal text
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    v_sends timestamptz[];
-    v_seen  timestamptz;
+    v_row  quota;
+    v_seen timestamptz;
 BEGIN
     INSERT INTO quota AS q (tenant_id, recipient_key, lane, sends, seen_at)
     VALUES (p_tenant, p_key, p_lane, ARRAY[p_now], p_now)
@@ -31,19 +31,24 @@ BEGIN
             seen_at = greatest(p_now, q.seen_at)
         WHERE cardinality(fn.recent(q.sends, greatest(p_now, q.seen_at))) < p_hourly
           AND cardinality(fn.recent(q.sends, greatest(p_now, q.seen_at), '1 minute')) < p_per_minute
-    RETURNING q.seen_at, cardinality(q.sends) INTO spent_at, used;
+          AND coalesce(q.locked_until <= p_now, true)
+    RETURNING q.seen_at, cardinality(q.sends), cardinality(fn.recent(q.wrong, q.seen_at, '1 day'))
+    INTO spent_at, used, wrong_today;
     IF FOUND THEN
         RETURN;
     END IF;
-    SELECT q.sends, greatest(p_now, q.seen_at) INTO v_sends, v_seen
-    FROM quota q WHERE q.tenant_id = p_tenant AND q.recipient_key = p_key AND q.lane = p_lane;
-    used := cardinality(fn.recent(v_sends, v_seen));
-    -- The send whose leaving makes room, in whichever window is full.
+    SELECT * INTO v_row FROM quota
+    WHERE tenant_id = p_tenant AND recipient_key = p_key AND lane = p_lane;
+    v_seen := greatest(p_now, v_row.seen_at);
+    used := cardinality(fn.recent(v_row.sends, v_seen));
+    refusal := CASE WHEN v_row.locked_until > p_now THEN 'locked' ELSE 'hourly' END;
+    -- The send whose leaving makes room, in whichever window is full; and the end of a lock.
     retry_at := greatest(
-        (SELECT s + interval '1 hour' FROM unnest(fn.recent(v_sends, v_seen)) AS s
+        (SELECT s + interval '1 hour' FROM unnest(fn.recent(v_row.sends, v_seen)) AS s
           ORDER BY s DESC OFFSET p_hourly - 1 LIMIT 1),
-        (SELECT s + interval '1 minute' FROM unnest(fn.recent(v_sends, v_seen, '1 minute')) AS s
-          ORDER BY s DESC OFFSET p_per_minute - 1 LIMIT 1)
+        (SELECT s + interval '1 minute' FROM unnest(fn.recent(v_row.sends, v_seen, '1 minute')) AS s
+          ORDER BY s DESC OFFSET p_per_minute - 1 LIMIT 1),
+        v_row.locked_until
     );
 END $$;
 
@@ -140,15 +145,16 @@ CREATE OR REPLACE FUNCTION fn.request_code(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_asked text, p_channels text[],
     p_disclose boolean, p_challenge uuid, p_outbox uuid, p_recipient_key bytea, p_salt bytea, p_key_id text,
     p_digest_6 bytea, p_digest_8 bytea, p_digest_decoy bytea, p_length integer, p_ttl integer, p_attempts integer,
-    p_hourly integer, p_cooldown integer, p_locale text, p_client jsonb,
+    p_hourly integer, p_cooldown integer, p_locale text, p_client jsonb, p_device uuid, p_device_hourly integer,
     OUT outcome text, OUT code_length integer, OUT expires_at timestamptz, OUT resend_at timestamptz,
     OUT asked_at timestamptz, OUT retry_at timestamptz
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    r       record;
-    v_spent record;
-    v_key   bytea;
-    v_decoy boolean;
+    r        record;
+    v_spent  record;
+    v_key    bytea;
+    v_decoy  boolean;
+    v_device uuid;
 BEGIN
     SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, p_asked, p_channels);
     IF p_disclose AND r.problem IS NOT NULL THEN
@@ -158,12 +164,18 @@ BEGIN
     v_decoy := r.problem IS NOT NULL;
     -- One quota per person, whichever way they name themselves; a stranger's is keyed by what they typed.
     v_key := CASE WHEN v_decoy THEN p_recipient_key ELSE uuid_send(r.subject) END;
+    IF p_device IS NOT NULL AND NOT v_decoy THEN
+        SELECT d.id INTO v_device FROM devices d
+        WHERE d.tenant_id = r.tenant AND d.id = p_device AND d.subject_id = r.subject
+          AND d.subject_kind = r.subject_kind AND d.revoked_at IS NULL AND d.expires_at > p_now;
+    END IF;
 
-    SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, v_key, '',
-        least(p_hourly, (r.policy ->> 'hourly_limit')::integer),
+    SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, v_key, coalesce(v_device::text, ''),
+        least(CASE WHEN v_device IS NULL THEN p_hourly ELSE p_device_hourly END,
+              (r.policy ->> 'hourly_limit')::integer),
         least(p_hourly, (r.policy ->> 'per_minute_limit')::integer));
     IF v_spent.spent_at IS NULL THEN
-        PERFORM fn.refuse(p_now, r.tenant, v_key, 'hourly');
+        PERFORM fn.refuse(p_now, r.tenant, v_key, v_spent.refusal);
         outcome := 'rate-limited';
         asked_at := p_now;
         retry_at := v_spent.retry_at;
@@ -171,14 +183,16 @@ BEGIN
     END IF;
 
     asked_at := v_spent.spent_at;
-    code_length := greatest(p_length, (r.policy ->> 'code_length')::integer);
+    code_length := greatest(p_length, (r.policy ->> 'code_length')::integer,
+        fn.length_under_attack(asked_at, r.tenant, v_device, v_spent.wrong_today));
     expires_at := asked_at + make_interval(secs => least(p_ttl, (r.policy ->> 'code_ttl_seconds')::integer));
     resend_at := asked_at
         + make_interval(secs => greatest(p_cooldown, (r.policy ->> 'resend_cooldown_seconds')::integer));
-    INSERT INTO challenges (tenant_id, id, recipient_key, subject_kind, subject_id, decoy, channel, asked_channel,
-                            code_length, salt, digest, key_id, max_attempts, ip, user_agent, locale,
+    INSERT INTO challenges (tenant_id, id, recipient_key, lane, device_id, subject_kind, subject_id, decoy, channel,
+                            asked_channel, code_length, salt, digest, key_id, max_attempts, ip, user_agent, locale,
                             created_at, sent_at, resend_at, expires_at)
-    VALUES (r.tenant, p_challenge, v_key, r.subject_kind, r.subject, v_decoy, r.channel, p_asked, code_length, p_salt,
+    VALUES (r.tenant, p_challenge, v_key, coalesce(v_device::text, ''), v_device, r.subject_kind, r.subject, v_decoy,
+            r.channel, p_asked, code_length, p_salt,
             CASE WHEN v_decoy THEN p_digest_decoy WHEN code_length = 8 THEN p_digest_8 ELSE p_digest_6 END,
             p_key_id, least(p_attempts, (r.policy ->> 'max_attempts')::integer),
             (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_locale,
@@ -189,7 +203,9 @@ BEGIN
             expires_at, asked_at, asked_at);
     PERFORM fn.write_audit(asked_at, r.tenant, CASE WHEN v_decoy THEN 'code.withheld' ELSE 'code.requested' END,
         r.subject_kind, r.subject, p_challenge, p_client,
-        jsonb_build_object('channel', r.channel, 'this_hour', v_spent.used, 'reason', r.problem));
+        jsonb_build_object('channel', r.channel, 'this_hour', v_spent.used, 'reason', r.problem,
+                           'known_device', v_device IS NOT NULL));
+    PERFORM fn.tally(asked_at, r.tenant, v_key, 1, 0, 0);
     outcome := 'accepted';
 END $$;
 
@@ -221,7 +237,7 @@ CREATE OR REPLACE FUNCTION fn.resend_code(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid, p_generation integer, p_asked text,
     p_channels text[], p_disclose boolean, p_outbox uuid, p_salt bytea, p_key_id text, p_digest_6 bytea,
     p_digest_8 bytea, p_digest_decoy bytea, p_length integer, p_ttl integer, p_hourly integer, p_cooldown integer,
-    p_client jsonb,
+    p_client jsonb, p_device_hourly integer,
     OUT outcome text, OUT code_length integer, OUT expires_at timestamptz, OUT resend_at timestamptz,
     OUT asked_at timestamptz, OUT retry_at timestamptz
 ) LANGUAGE plpgsql AS $$
@@ -278,11 +294,12 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT * INTO v_spent FROM fn.spend_quota(p_now, v_tenant, c.recipient_key, '',
-        least(p_hourly, (v_policy ->> 'hourly_limit')::integer),
+    SELECT * INTO v_spent FROM fn.spend_quota(p_now, v_tenant, c.recipient_key, c.lane,
+        least(CASE WHEN c.device_id IS NULL THEN p_hourly ELSE p_device_hourly END,
+              (v_policy ->> 'hourly_limit')::integer),
         least(p_hourly, (v_policy ->> 'per_minute_limit')::integer));
     IF v_spent.spent_at IS NULL THEN
-        PERFORM fn.refuse(p_now, v_tenant, c.recipient_key, 'hourly');
+        PERFORM fn.refuse(p_now, v_tenant, c.recipient_key, v_spent.refusal);
         outcome := 'rate-limited';
         asked_at := p_now;
         retry_at := v_spent.retry_at;
@@ -291,7 +308,8 @@ BEGIN
 
     asked_at := v_spent.spent_at;
     v_channel := coalesce(v_channel, p_asked, c.channel);
-    code_length := greatest(p_length, (v_policy ->> 'code_length')::integer);
+    code_length := greatest(p_length, (v_policy ->> 'code_length')::integer,
+        fn.length_under_attack(asked_at, v_tenant, c.device_id, v_spent.wrong_today));
     expires_at := asked_at + make_interval(secs => least(p_ttl, (v_policy ->> 'code_ttl_seconds')::integer));
     resend_at := asked_at
         + make_interval(secs => greatest(p_cooldown, (v_policy ->> 'resend_cooldown_seconds')::integer));
@@ -311,6 +329,7 @@ BEGIN
         CASE WHEN c.decoy OR v_problem IS NOT NULL THEN 'code.withheld' ELSE 'code.resent' END,
         c.subject_kind, c.subject_id, p_challenge, p_client,
         jsonb_build_object('channel', v_channel, 'this_hour', v_spent.used, 'reason', v_problem));
+    PERFORM fn.tally(asked_at, v_tenant, c.recipient_key, 1, 0, 0);
     outcome := 'accepted';
 END $$;
 
@@ -320,7 +339,7 @@ CREATE OR REPLACE FUNCTION fn.count_attempt(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid,
     OUT outcome text, OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid,
     OUT subject_name text, OUT generation integer, OUT salt bytea, OUT digest bytea, OUT key_id text,
-    OUT attempts_left integer, OUT expires_at timestamptz
+    OUT attempts_left integer, OUT expires_at timestamptz, OUT device_id uuid
 ) LANGUAGE plpgsql AS $$
 DECLARE
     t tenants;
@@ -356,25 +375,41 @@ BEGIN
     key_id := c.key_id;
     attempts_left := c.max_attempts - c.attempts;
     expires_at := c.expires_at;
+    device_id := c.device_id;
 END $$;
 
--- Leaves the evidence of a wrong code and ends the challenge with its last attempt.
+-- Leaves the evidence of a wrong code, ends the challenge with its last attempt, and locks the recipient against
+-- unknown clients after too many failures in a row: 15 minutes, doubled each time up to a day.
 CREATE OR REPLACE FUNCTION fn.fail_attempt(p_now timestamptz, p_tenant uuid, p_challenge uuid, p_client jsonb)
 RETURNS void LANGUAGE plpgsql AS $$
-DECLARE c challenges;
+DECLARE
+    c       challenges;
+    v_limit integer;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     UPDATE challenges SET ended_at = p_now, end_reason = 'attempts', salt = NULL, digest = NULL
     WHERE tenant_id = p_tenant AND id = p_challenge AND ended_at IS NULL AND attempts >= max_attempts;
     SELECT * INTO c FROM challenges WHERE tenant_id = p_tenant AND id = p_challenge;
+    v_limit := least(100, (SELECT (policy ->> 'lock_after_failures')::integer FROM tenants WHERE id = p_tenant));
+    UPDATE quota q SET
+        wrong = fn.recent(q.wrong, greatest(p_now, q.seen_at), '1 day') || p_now,
+        failures = CASE WHEN q.failures + 1 >= v_limit THEN 0 ELSE q.failures + 1 END,
+        strikes = CASE WHEN q.failures + 1 >= v_limit THEN q.strikes + 1 ELSE q.strikes END,
+        locked_until = CASE WHEN q.failures + 1 >= v_limit AND c.lane = ''
+                            THEN p_now + least(interval '15 minutes' * 2 ^ least(q.strikes, 7), interval '1 day')
+                            ELSE q.locked_until END
+    WHERE q.tenant_id = p_tenant AND q.recipient_key = c.recipient_key AND q.lane = c.lane;
     PERFORM fn.write_audit(p_now, p_tenant, 'code.wrong', c.subject_kind, c.subject_id, p_challenge, p_client,
         jsonb_build_object('attempts_left', c.max_attempts - c.attempts));
+    PERFORM fn.tally(p_now, p_tenant, c.recipient_key, 0, 0, 1);
 END $$;
 
--- Uses the code up and begins the session, once: the row is taken by whoever ends it.
+-- Uses the code up and begins the session, once: the row is taken by whoever ends it. `p_new_device` makes this
+-- client known for the next time, unless it is already.
 CREATE OR REPLACE FUNCTION fn.complete_sign_in(
     p_now timestamptz, p_tenant uuid, p_challenge uuid, p_generation integer, p_session uuid, p_kind text,
-    p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_device_name text, p_client jsonb
+    p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_device_name text, p_client jsonb,
+    p_new_device uuid, p_device_ttl interval
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE c challenges;
 BEGIN
@@ -391,24 +426,22 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 'code-expired';
     END IF;
-    IF c.subject_kind = 'admin' THEN
-        UPDATE admins SET last_sign_in_at = p_now
-        WHERE tenant_id = p_tenant AND id = c.subject_id AND status = 'active';
-        IF NOT FOUND THEN
-            RETURN 'code-expired';
-        END IF;
+    IF NOT fn.begin_session(p_now, p_tenant, c.subject_kind, c.subject_id, p_challenge, p_session, p_kind, p_secret_hash,
+                            p_refresh_hash, p_ttl, ARRAY['otp:' || c.channel], p_device_name, p_client) THEN
+        RETURN 'code-expired';
     END IF;
-    INSERT INTO sessions (tenant_id, id, kind, subject_kind, subject_id, secret_hash, refresh_n, refresh_hash, methods,
-                          device_name, ip, user_agent, authenticated_at, created_at, seen_at, expires_at)
-    VALUES (p_tenant, p_session, p_kind, c.subject_kind, c.subject_id, p_secret_hash,
-            CASE WHEN p_refresh_hash IS NOT NULL THEN 1 END, p_refresh_hash, ARRAY['otp:' || c.channel], p_device_name,
-            (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_now, p_now, p_now,
-            p_now + make_interval(secs => p_ttl));
-    INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, challenge_id,
-                              source, ip, user_agent, request_id, data)
-    VALUES (p_tenant, p_now, 'session.started', c.subject_kind, c.subject_id, c.subject_kind, c.subject_id, p_challenge,
-            p_client ->> 'source', (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_client ->> 'request_id',
-            jsonb_build_object('session', p_session, 'kind', p_kind, 'device', p_device_name));
+    IF c.device_id IS NOT NULL THEN
+        UPDATE devices SET seen_at = p_now WHERE tenant_id = p_tenant AND id = c.device_id;
+    ELSIF p_new_device IS NOT NULL THEN
+        INSERT INTO devices (tenant_id, id, subject_kind, subject_id, name, ip, user_agent, created_at, seen_at,
+                             expires_at)
+        VALUES (p_tenant, p_new_device, c.subject_kind, c.subject_id, p_device_name, (p_client ->> 'ip')::inet,
+                p_client ->> 'user_agent', p_now, p_now, p_now + p_device_ttl);
+    END IF;
+    -- Failures in a row end here; the day's wrong guesses stay counted, or success would buy an attacker new ones.
+    UPDATE quota SET failures = 0, strikes = 0
+    WHERE tenant_id = p_tenant AND recipient_key = c.recipient_key AND lane = c.lane AND failures + strikes > 0;
+    PERFORM fn.tally(p_now, p_tenant, c.recipient_key, 0, 1, 0);
     RETURN 'signed-in';
 END $$;
 
@@ -416,7 +449,7 @@ CREATE OR REPLACE FUNCTION fn.challenge_status(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid,
     OUT known boolean, OUT decoy boolean, OUT asked_channel text, OUT channel text, OUT sent_at timestamptz,
     OUT expires_at timestamptz, OUT end_reason text, OUT attempts_left integer, OUT outbox_state text,
-    OUT error_class text, OUT error_text text
+    OUT error_class text, OUT error_text text, OUT device_id uuid
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_tenant uuid;
@@ -433,6 +466,7 @@ BEGIN
     sent_at := c.sent_at;
     expires_at := c.expires_at;
     end_reason := c.end_reason;
+    device_id := c.device_id;
     attempts_left := greatest(0, c.max_attempts - c.attempts);
     SELECT o.state, o.channel, o.error_class, o.error_text INTO outbox_state, channel, error_class, error_text
     FROM outbox o

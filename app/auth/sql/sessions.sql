@@ -24,6 +24,34 @@ BEGIN
       AND (s.subject_kind <> 'admin' OR a.id IS NOT NULL);
 END $$;
 
+-- Begins a session and writes the event; false when an admin may not sign in any more. The caller has named the tenant.
+CREATE OR REPLACE FUNCTION fn.begin_session(
+    p_now timestamptz, p_tenant uuid, p_subject_kind text, p_subject uuid, p_challenge uuid, p_session uuid,
+    p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_methods text[], p_device_name text,
+    p_client jsonb
+) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_subject_kind = 'admin' THEN
+        UPDATE admins SET last_sign_in_at = p_now
+        WHERE tenant_id = p_tenant AND id = p_subject AND status = 'active';
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+    END IF;
+    INSERT INTO sessions (tenant_id, id, kind, subject_kind, subject_id, secret_hash, refresh_n, refresh_hash, methods,
+                          device_name, ip, user_agent, authenticated_at, created_at, seen_at, expires_at)
+    VALUES (p_tenant, p_session, p_kind, p_subject_kind, p_subject, p_secret_hash,
+            CASE WHEN p_refresh_hash IS NOT NULL THEN 1 END, p_refresh_hash, p_methods, p_device_name,
+            (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_now, p_now, p_now,
+            p_now + make_interval(secs => p_ttl));
+    INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, challenge_id,
+                              source, ip, user_agent, request_id, data)
+    VALUES (p_tenant, p_now, 'session.started', p_subject_kind, p_subject, p_subject_kind, p_subject, p_challenge,
+            p_client ->> 'source', (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_client ->> 'request_id',
+            jsonb_build_object('session', p_session, 'kind', p_kind, 'device', p_device_name, 'methods', p_methods));
+    RETURN true;
+END $$;
+
 CREATE OR REPLACE FUNCTION fn.end_session(
     p_now timestamptz, p_tenant uuid, p_session uuid, p_reason text, p_client jsonb
 ) RETURNS boolean LANGUAGE plpgsql AS $$
