@@ -48,7 +48,7 @@ _CONTACTS: Final = re.compile(
 # Codes have 6 to 10 digits, phone numbers up to 15; 40 characters of base64url or hex hold a key or a hash.
 _SECRETS: Final = re.compile(r"(?<!\w)[0-9]{6,15}(?!\w)|(?<![\w-])(?=[\w-]*[0-9])[\w-]{40,}(?![\w-])")
 # Below WARNING these libraries tell message bodies, SQL parameters and query strings.
-_TALKATIVE: Final = ("aiosmtplib", "botocore", "httpcore", "httpx", "mail", "sqlalchemy", "urllib3")
+_TALKATIVE: Final = ("alembic", "aiosmtplib", "botocore", "httpcore", "httpx", "mail", "sqlalchemy", "urllib3")
 
 
 class Stream(Protocol):

@@ -55,9 +55,8 @@ log_timezone = 'UTC'
 default_text_search_config = 'pg_catalog.english'
 """
 _UNSAFE_FOR_TESTS: Final = """
-# Tests only: a crash of the machine loses or breaks data.
+# Tests only: a crash of the machine (not of a process) loses or breaks data.
 fsync = off
-synchronous_commit = off
 full_page_writes = off
 """
 _ACCESS: Final = """\

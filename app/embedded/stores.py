@@ -109,8 +109,8 @@ def start(data_dir: Path, *, postgres: bool = True, valkey: bool = True, unsafe_
         database = Postgres(home, sockets, account, binaries, unsafe_for_tests)
         cache = Valkey(home, sockets, account, binaries)
         # Both, whatever is asked for now: the settings may have changed since they were left behind.
-        pass
-        pass
+        database.end_strays()
+        cache.end_strays()
 
         servers: list[Server] = []
         database_url = owner_url = redis_url = None

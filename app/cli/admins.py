@@ -1,0 +1,88 @@
+"""`gatehouse admin …` and `gatehouse api-key …`."""
+
+from uuid import UUID
+
+import click
+
+from app.auth.admins import ROLES, Admin
+from app.auth.api_keys import ApiKey
+from app.cli.output import print_json, print_table
+from app.cli.services import OPERATOR, SHELL, with_services
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_role_option = click.option("--role", default="viewer", show_default=True, help=f"{', '.join(ROLES)}.")
+
+
+@click.group()
+def admin() -> None:
+    """People who look after tenants."""
+
+
+@admin.command("add")
+@click.argument("email")
+@click.option("--role", default="owner", show_default=True, help=f"{', '.join(ROLES)}.")
+@click.option("--name", help="Shown to colleagues instead of the address.")
+@_json_option
+def add_admin(email: str, role: str, name: str | None, as_json: bool) -> None:
+    """Add an admin, who can sign in at once."""
+    added = with_services(lambda s: s.admins.add(email, role, name, actor=OPERATOR, client=SHELL))
+    if as_json:
+        print_json(added.as_json())
+    else:
+        print(f"{added.email} is now an admin ({added.role}).")
+
+
+@admin.command("list")
+@_json_option
+def list_admins(as_json: bool) -> None:
+    """List all admins."""
+    admins = with_services(lambda s: s.admins.list())
+    if as_json:
+        print_json([admin.as_json() for admin in admins])
+    else:
+        print_table(["email", "name", "role", "status", "last sign-in"], map(_admin_row, admins))
+
+
+@click.group()
+def api_key() -> None:
+    """Keys to the admin API."""
+
+
+@api_key.command("add")
+@click.argument("name")
+@_role_option
+@_json_option
+def add_key(name: str, role: str, as_json: bool) -> None:
+    """Make a key and show it, this once."""
+    key, text = with_services(lambda s: s.api_keys.create(name, role, actor=OPERATOR, client=SHELL))
+    if as_json:
+        print_json({**key.as_json(), "key": text})
+    else:
+        print(text)
+
+
+@api_key.command("list")
+@_json_option
+def list_keys(as_json: bool) -> None:
+    """List all keys, without their secrets."""
+    keys = with_services(lambda s: s.api_keys.list())
+    if as_json:
+        print_json([key.as_json() for key in keys])
+    else:
+        print_table(["id", "name", "role", "created", "last used", "revoked"], map(_key_row, keys))
+
+
+@api_key.command("revoke")
+@click.argument("key_id", metavar="ID", type=click.UUID)
+def revoke_key(key_id: UUID) -> None:
+    """Refuse a key from now on."""
+    with_services(lambda s: s.api_keys.revoke(key_id, actor=OPERATOR, client=SHELL))
+    print("The key is revoked.")
+
+
+def _admin_row(admin: Admin) -> list[object]:
+    return [admin.email, admin.name, admin.role, admin.status, admin.last_sign_in_at]
+
+
+def _key_row(key: ApiKey) -> list[object]:
+    return [key.id, key.name, key.role, key.created_at, key.last_used_at, key.revoked_at]

@@ -1,0 +1,218 @@
+"""`gatehouse tenant …` and `gatehouse send-test`."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import click
+
+from app.cli.output import print_fields, print_json, print_table, warn
+from app.cli.processes import temporary_worker
+from app.cli.services import OPERATOR, SHELL, Services, now, with_services
+from app.errors import DeliveryFailed
+from app.tenants.model import Tenant
+from app.tenants.rules import parse_policy_assignments
+from app.tenants.search import MAX_LIMIT, SORTS, Filters
+from app.tenants.test_message import TestMessage, TestOutcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# What an empty option puts back; a name has no such thing.
+_CLEARED: Final[dict[str, object]] = {
+    "email": None,
+    "phone_number": None,
+    "otp_delivery_method": "email",
+    "locale": "en",
+    "timezone": "UTC",
+}
+_WAIT_SECONDS: Final = 15.0
+_POLL_SECONDS: Final = 0.1
+# A worker says every few seconds that it lives.
+_SILENT: Final = timedelta(seconds=30)
+_LAST_SEEN: Final = "SELECT max(seen_at) AS seen_at FROM workers"
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _field_options(command: F) -> F:
+    """What `add` and `set` have in common. An option that isn't given says nothing; an empty one clears."""
+    for option in (
+        click.option("--policy", multiple=True, metavar="KEY=VALUE", help="Override a policy; may be repeated."),
+        click.option("--timezone", metavar="ZONE", help="Such as Europe/Zurich."),
+        click.option("--locale", metavar="TAG", help="Language of messages, such as de or de-CH."),
+        click.option("--fallback", multiple=True, metavar="METHOD", help="Next methods, in order; may be repeated."),
+        click.option("--method", "otp_delivery_method", metavar="METHOD", help="email, sms, whatsapp or push."),
+        click.option("--phone", "phone_number", metavar="NUMBER", help="With its country code: +447700900123."),
+        click.option("--email", metavar="ADDRESS"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def tenant() -> None:
+    """Customer organisations."""
+
+
+@tenant.command()
+@click.argument("slug")
+@click.option("--name", required=True)
+@_field_options
+@_json_option
+def add(slug: str, as_json: bool, policy: Sequence[str], fallback: Sequence[str], **options: str | None) -> None:
+    """Add a tenant."""
+    values = {"slug": slug, **_values(policy, fallback, options)}
+    added = with_services(lambda s: s.tenants.create(values, actor=OPERATOR, client=SHELL))
+    _show(added, as_json=as_json)
+
+
+@tenant.command("set")
+@click.argument("slug")
+@click.option("--name")
+@_field_options
+@click.option("--status", metavar="STATUS", help="active or suspended.")
+@_json_option
+def set_(slug: str, as_json: bool, policy: Sequence[str], fallback: Sequence[str], **options: str | None) -> None:
+    """Change a tenant; an empty value clears."""
+    values = _values(policy, fallback, options)
+    if not values:
+        raise click.UsageError("Nothing to set: give at least one option, such as --email.")
+    _show(with_services(lambda s: s.tenants.update(slug, values, actor=OPERATOR, client=SHELL)), as_json=as_json)
+
+
+@tenant.command()
+@click.argument("slug")
+@_json_option
+def show(slug: str, as_json: bool) -> None:
+    """Show a tenant."""
+    _show(with_services(lambda s: s.tenants.get(slug)), as_json=as_json)
+
+
+@tenant.command("list")
+@click.option("--search", default="", help="Part of a name, slug, email or phone number.")
+@click.option("--status", help="active or suspended.")
+@click.option("--method", help="email, sms, whatsapp or push.")
+@click.option("--contact-missing", is_flag=True, default=None, help="Only those no code can be sent to.")
+@click.option("--sort", default="slug", show_default=True, help=f"{', '.join(SORTS)}; -{SORTS[0]} the other way round.")
+@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="Most tenants to list.")
+@_json_option
+def list_(
+    search: str,
+    status: str | None,
+    method: str | None,
+    contact_missing: bool | None,
+    sort: str,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List tenants."""
+    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing)
+    tenants, more = with_services(lambda s: _list(s, filters, sort, limit))
+    if as_json:
+        print_json([found.as_json() for found in tenants])
+    else:
+        head = ["slug", "name", "status", "method", "email", "phone"]
+        print_table(head, [(t.slug, t.name, t.status, t.otp_delivery_method, t.email, t.phone_number) for t in tenants])
+    if more:
+        warn(f"There are more than these {limit}: narrow the search or raise --limit.")
+
+
+@tenant.command()
+@click.argument("slug")
+@click.option("--reason", help="Kept at the tenant and in its history.")
+@_json_option
+def suspend(slug: str, reason: str | None, as_json: bool) -> None:
+    """Let nobody of a tenant sign in any more; sessions end at once."""
+    _show(with_services(lambda s: s.tenants.suspend(slug, reason, actor=OPERATOR, client=SHELL)), as_json=as_json)
+
+
+@tenant.command()
+@click.argument("slug")
+@_json_option
+def resume(slug: str, as_json: bool) -> None:
+    """Let a suspended tenant sign in again."""
+    _show(with_services(lambda s: s.tenants.resume(slug, actor=OPERATOR, client=SHELL)), as_json=as_json)
+
+
+@click.command("send-test")
+@click.argument("slug")
+@click.option("--channel", help="email, sms, whatsapp or push; otherwise the preferred one.")
+@_json_option
+def send_test(slug: str, channel: str | None, as_json: bool) -> None:
+    """Send a test message to a tenant's contact and wait for its outcome."""
+    outcome = with_services(lambda s: _send_test(s, slug, channel))
+    if as_json:
+        print_json({name: getattr(outcome, name) for name in ("state", "channel", "provider", "error")})
+    if not outcome.settled:
+        raise DeliveryFailed(f"The test message is still {outcome.state} after {_WAIT_SECONDS:.0f} seconds.")
+    if outcome.state not in {"sent", "delivered"}:
+        raise DeliveryFailed(f"The test message is {outcome.state}: {outcome.error or 'no reason was given'}")
+    if not as_json:
+        print(f"The test message is {outcome.state} by {outcome.channel} through {outcome.provider}.")
+
+
+async def _list(services: Services, filters: Filters, sort: str, limit: int) -> tuple[list[Tenant], bool]:
+    """The first `limit` tenants, and whether there are more."""
+    found: list[Tenant] = []
+    cursor: str | None = None
+    while len(found) < limit:
+        size = min(MAX_LIMIT, limit - len(found))
+        page = await services.tenants.list(filters, sort=sort, cursor=cursor, limit=size)
+        found += page.tenants
+        cursor = page.next
+        if cursor is None:
+            break
+    return found, cursor is not None
+
+
+async def _send_test(services: Services, slug: str, channel: str | None) -> TestOutcome:
+    message = await services.tenants.send_test(slug, channel=channel, actor=OPERATOR, client=SHELL)
+    async with AsyncExitStack() as stack:
+        if not await _worker_lives(services, now()):
+            warn("No worker is running; one is started for this message.")
+            await stack.enter_async_context(temporary_worker(services.settings))
+        return await _outcome(services, message)
+
+
+async def _outcome(services: Services, message: TestMessage) -> TestOutcome:
+    """How it ended, or where it stands after 15 seconds. Looked up: the worker tells the database only."""
+    deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
+    while True:
+        outcome = await services.tenants.test_outcome(message)
+        if outcome.settled or asyncio.get_running_loop().time() >= deadline:
+            return outcome
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _worker_lives(services: Services, moment: datetime) -> bool:
+    row = await services.db.row(_LAST_SEEN)
+    seen_at: datetime | None = row["seen_at"] if row else None
+    return seen_at is not None and moment - seen_at < _SILENT
+
+
+def _values(policy: Sequence[str], fallback: Sequence[str], options: dict[str, str | None]) -> dict[str, object]:
+    """The fields that the given options name, in the form of the HTTP contract."""
+    values: dict[str, object] = {
+        name: _CLEARED.get(name, text) if text == "" else text for name, text in options.items() if text is not None
+    }
+    if fallback:
+        values["fallback_methods"] = [method.strip() for listed in fallback for method in listed.split(",") if method]
+    if policy:
+        values["policy"] = parse_policy_assignments(policy)
+    return values
+
+
+def _show(shown: Tenant, *, as_json: bool) -> None:
+    if as_json:
+        print_json(shown.as_json())
+        return
+    fields = shown.as_json()
+    if shown.status_reason:
+        fields["status"] = f"{shown.status} ({shown.status_reason})"
+    print_fields(fields)
+    if shown.contact_missing:
+        sys.stdout.flush()
+        warn(f"No code can be sent to {shown.slug}: Tenant contact information missing.")

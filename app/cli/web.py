@@ -1,0 +1,100 @@
+"""`gatehouse web`: answers HTTP until it is asked to stop."""
+
+import gc
+import signal
+import socket
+import sys
+from functools import partial
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from litestar import Litestar
+from uvicorn.supervisors import Multiprocess
+
+from app import logs
+from app.asgi import create_app
+from app.errors import GatehouseError
+from app.settings import Settings
+from app.web.protocol import GuardedProtocol
+
+_BACKLOG: Final = 2048
+# Longer than the idle time of common proxies' pools would be wasteful, shorter makes them meet closed connections.
+_KEEP_ALIVE_SECONDS: Final = 65
+# What is under way when the process is asked to stop has this long.
+_GRACE_SECONDS: Final = 10
+
+
+class CannotListen(GatehouseError):
+    """Somebody else listens there, or the address isn't this machine's."""
+
+    code = "cannot-listen"
+
+
+def serve(settings: Settings) -> None:
+    """Answers on HOST and PORT with WEB_WORKERS processes; returns after SIGTERM or SIGINT.
+
+    What is under way is finished first, within 10 seconds. Raises `CannotListen`, or `ConfigurationError` when
+    a store isn't named.
+    """
+    listener = listen(settings.host, settings.port)
+    config = uvicorn.Config(
+        partial(_application, settings),
+        factory=True,
+        interface="asgi3",
+        loop="uvloop",
+        http=GuardedProtocol,
+        ws="none",
+        lifespan="on",
+        workers=settings.web_workers,
+        # The log is ours (app.web.edge), and so is the trust in proxies (app.web.addresses).
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    if settings.web_workers > 1:
+        logs.configure(settings)
+        Multiprocess(config, sockets=[listener]).run()
+        return
+    # uvicorn stops gracefully and then raises the signal again: that must not undo an orderly end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+            signal.signal(number, _end)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises `CannotListen` with the system's reason."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise CannotListen(f"Can't listen on {host}, port {port}: {error.strerror}.") from error
+    return listener
+
+
+def _application(settings: Settings) -> Litestar:
+    """Made in each web process by itself."""
+    logs.configure(settings)
+    app = create_app(settings)
+    # What exists now lives as long as the process; the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    return app
+
+
+def _end(_: int, __: FrameType | None) -> None:
+    sys.exit(0)
