@@ -1,8 +1,8 @@
 """The `gatehouse` command: which commands there are, and how they end.
 
-    0  done
-    1  a check failed, or something needed is missing or down
-    2  the input is wrong
+0  done
+1  a check failed, or something needed is missing or down
+2  the input is wrong
 """
 
 import os
@@ -26,6 +26,7 @@ from app.errors import (
     TenantNotFound,
     Unavailable,
 )
+from app.settings import load
 
 _FAILED: Final = 1
 _BAD_INPUT: Final = 2
@@ -33,14 +34,18 @@ _INTERRUPTED: Final = 130
 # What the caller can put right by typing something else.
 _INPUT_ERRORS: Final = (InvalidRequest, TenantNotFound, NotFound, AlreadyExists, ContactMissing, ChannelUnavailable)
 
+# Functions that take the settings and are the process from then on.
+_PROCESSES: Final = {
+    "run": ("app.cli.run:run_everything", "Everything in one: embedded stores if needed, migrations, web, worker."),
+    "web": ("app.cli.web:serve", "Answer HTTP with WEB_WORKERS processes."),
+    "worker": ("app.worker:main", "Send what is queued, and clear away what has had its time."),
+}
+# Commands of their own.
 _COMMANDS: Final = {
-    "run": ("app.cli.processes:run", "Everything in one: embedded stores if needed, migrations, web, worker."),
-    "web": ("app.cli.processes:web", "Web processes only."),
-    "worker": ("app.cli.processes:worker", "One worker process: sends what is queued."),
-    "migrate": ("app.cli.processes:migrate", "Bring the database to the newest schema."),
+    "migrate": ("app.cli.migrate:migrate", "Bring the database to the newest schema."),
     "doctor": ("app.cli.doctor:doctor", "Check settings, stores, schema, worker and mail server."),
     "tenant": ("app.cli.tenants:tenant", "Add, change, show, list, suspend and resume tenants."),
-    "send-test": ("app.cli.tenants:send_test", "Send a test message to a tenant and wait for its outcome."),
+    "send-test": ("app.cli.send_test:send_test", "Send a test message to a tenant and wait for its outcome."),
     "admin": ("app.cli.admins:admin", "Add and list the people who look after tenants."),
     "api-key": ("app.cli.admins:api_key", "Make, list and revoke keys to the admin API."),
 }
@@ -50,18 +55,25 @@ class _Commands(click.Group):
     """Imports a command's module only when it is used: `--help` and a typo answer at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(_COMMANDS)
+        return [*_PROCESSES, *_COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, name = _COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), name)
-        return command
+        if cmd_name in _PROCESSES:
+            target, sentence = _PROCESSES[cmd_name]
+            return click.Command(cmd_name, callback=lambda: _named(target)(load()), help=sentence)
+        if cmd_name in _COMMANDS:
+            command: click.Command = _named(_COMMANDS[cmd_name][0])
+            return command
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
-            formatter.write_dl([(name, sentence) for name, (_, sentence) in _COMMANDS.items()])
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in (_PROCESSES | _COMMANDS).items()])
+
+
+def _named(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -87,7 +99,7 @@ def main(args: Sequence[str] | None = None) -> int:
         outcome: Any = cli.main(list(args) if args is not None else None, "gatehouse", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
-        print(error.ctx.get_help() if error.ctx else error.format_message(), file=sys.stderr)
+        print(error.ctx.get_help(), file=sys.stderr)
         return _BAD_INPUT
     except click.ClickException as error:
         return _tell(error.format_message(), _BAD_INPUT)

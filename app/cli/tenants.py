@@ -1,22 +1,16 @@
-"""`gatehouse tenant …` and `gatehouse send-test`."""
+"""`gatehouse tenant …`."""
 
-import asyncio
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import click
 
 from app.cli.output import print_fields, print_json, print_table, warn
-from app.cli.processes import temporary_worker
-from app.cli.services import OPERATOR, SHELL, Services, now, with_services
-from app.errors import DeliveryFailed
+from app.cli.services import OPERATOR, SHELL, Services, with_services
 from app.tenants.model import Tenant
 from app.tenants.rules import parse_policy_assignments
 from app.tenants.search import MAX_LIMIT, SORTS, Filters
-from app.tenants.test_message import TestMessage, TestOutcome
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,11 +22,6 @@ _CLEARED: Final[dict[str, object]] = {
     "locale": "en",
     "timezone": "UTC",
 }
-_WAIT_SECONDS: Final = 15.0
-_POLL_SECONDS: Final = 0.1
-# A worker says every few seconds that it lives.
-_SILENT: Final = timedelta(seconds=30)
-_LAST_SEEN: Final = "SELECT max(seen_at) AS seen_at FROM workers"
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -137,23 +126,6 @@ def resume(slug: str, as_json: bool) -> None:
     _show(with_services(lambda s: s.tenants.resume(slug, actor=OPERATOR, client=SHELL)), as_json=as_json)
 
 
-@click.command("send-test")
-@click.argument("slug")
-@click.option("--channel", help="email, sms, whatsapp or push; otherwise the preferred one.")
-@_json_option
-def send_test(slug: str, channel: str | None, as_json: bool) -> None:
-    """Send a test message to a tenant's contact and wait for its outcome."""
-    outcome = with_services(lambda s: _send_test(s, slug, channel))
-    if as_json:
-        print_json({name: getattr(outcome, name) for name in ("state", "channel", "provider", "error")})
-    if not outcome.settled:
-        raise DeliveryFailed(f"The test message is still {outcome.state} after {_WAIT_SECONDS:.0f} seconds.")
-    if outcome.state not in {"sent", "delivered"}:
-        raise DeliveryFailed(f"The test message is {outcome.state}: {outcome.error or 'no reason was given'}")
-    if not as_json:
-        print(f"The test message is {outcome.state} by {outcome.channel} through {outcome.provider}.")
-
-
 async def _list(services: Services, filters: Filters, sort: str, limit: int) -> tuple[list[Tenant], bool]:
     """The first `limit` tenants, and whether there are more."""
     found: list[Tenant] = []
@@ -166,31 +138,6 @@ async def _list(services: Services, filters: Filters, sort: str, limit: int) -> 
         if cursor is None:
             break
     return found, cursor is not None
-
-
-async def _send_test(services: Services, slug: str, channel: str | None) -> TestOutcome:
-    message = await services.tenants.send_test(slug, channel=channel, actor=OPERATOR, client=SHELL)
-    async with AsyncExitStack() as stack:
-        if not await _worker_lives(services, now()):
-            warn("No worker is running; one is started for this message.")
-            await stack.enter_async_context(temporary_worker(services.settings))
-        return await _outcome(services, message)
-
-
-async def _outcome(services: Services, message: TestMessage) -> TestOutcome:
-    """How it ended, or where it stands after 15 seconds. Looked up: the worker tells the database only."""
-    deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
-    while True:
-        outcome = await services.tenants.test_outcome(message)
-        if outcome.settled or asyncio.get_running_loop().time() >= deadline:
-            return outcome
-        await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _worker_lives(services: Services, moment: datetime) -> bool:
-    row = await services.db.row(_LAST_SEEN)
-    seen_at: datetime | None = row["seen_at"] if row else None
-    return seen_at is not None and moment - seen_at < _SILENT
 
 
 def _values(policy: Sequence[str], fallback: Sequence[str], options: dict[str, str | None]) -> dict[str, object]:

@@ -1,24 +1,22 @@
 """What every provider is given and what it answers. Pure values.
 
-    DeliveryError
-    ├── TransientFailure    worth another try: busy, unreachable, silent
-    └── PermanentFailure    another try changes nothing: bad address, bad credentials
+DeliveryError
+├── TransientFailure    worth another try: busy, unreachable, silent
+└── PermanentFailure    another try changes nothing: bad address, bad credentials
 """
 
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Final, Literal, Protocol
+from typing import ClassVar, Final, Protocol
 
-Channel = Literal["email", "sms", "whatsapp", "push"]
+from app.logs import scrub
 
 # The server took the message but never said so. At most one more try: it may have arrived.
 UNANSWERED: Final = "unanswered"
 
-_MAX_TEXT: Final = 200
-_ADDRESS: Final = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+")
-# Six digits or more in a row, or as a person groups them: a code or a phone number.
-_NUMBER: Final = re.compile(r"\+?\d(?:[ -]?\d){5,}")
+# What is stored of a server's words.
+MAX_TEXT: Final = 200
 
 
 class DeliveryError(Exception):
@@ -52,12 +50,13 @@ class PermanentFailure(DeliveryError):
 class Message:
     """A rendered message to one recipient. A channel without subjects or markup leaves those None.
 
-    `id` is the same for every copy of one message, so a receiver can tell a duplicate after a crash. `date` is when it
-    was asked for.
+    `id` is the same for every copy of one message, so a receiver can tell a duplicate after a crash. `tenant` is a
+    slug. `date` is when the message was asked for.
     """
 
     id: str
     channel: str
+    tenant: str
     to: str = field(repr=False)
     text: str = field(repr=False)
     date: datetime
@@ -65,6 +64,10 @@ class Message:
     html: str | None = field(default=None, repr=False)
     # For channels that fill in a template of the provider's own.
     code: str | None = field(default=None, repr=False)
+    # A BCP 47 tag: the language of `text`, for a template's translation.
+    locale: str | None = None
+    # How long the code is good for, so that no vendor delivers it from a queue of its own after that.
+    valid_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +93,15 @@ class Provider(Protocol):
 
 
 def harmless(text: str, *private: str | None) -> str:
-    """A server's words without addresses, numbers or `private` strings: one line, at most 200 characters.
+    """A server's words without addresses, codes or the `private` strings: one line, at most 200 characters.
 
     Servers like to repeat the address, and a filter may quote the subject with the code in it.
     """
-    for word in private:
-        if word:
-            text = re.sub(re.escape(word), "***", text, flags=re.IGNORECASE)
-    text = _NUMBER.sub("***", _ADDRESS.sub("***", text))
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_MAX_TEXT]
+    for word in filter(None, private):
+        text = re.sub(re.escape(word), "[hidden]", text, flags=re.IGNORECASE)
+    return one_line(scrub(text))[:MAX_TEXT]
+
+
+def one_line(text: str) -> str:
+    """Without line breaks, control characters and runs of blanks."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

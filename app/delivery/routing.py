@@ -33,4 +33,5 @@ def retry_at(
     left = expires_at - now
     if left <= timedelta():
         return None
-    return now + chance * min(_FIRST * _FACTOR ** (tries - 1), _LONGEST, left)
+    backoff: timedelta = _FIRST * _FACTOR ** (tries - 1)
+    return now + chance * min(backoff, _LONGEST, left)

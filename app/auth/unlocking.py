@@ -1,0 +1,54 @@
+"""What keeps a recipient from getting another code, and letting them have one all the same."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from app.audit.log import Actor, Client, record
+from app.storage.db import Database
+
+_STANDING: Final = "SELECT * FROM fn.recipient_standing($1, $2, $3)"
+_UNLOCK: Final = "SELECT fn.unlock_recipient($1, $2)"
+_HOUR: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`sends` are those of the last hour, oldest first; `wrong_today` counts wrong codes of the last 24 hours."""
+
+    sends: Sequence[datetime] = ()
+    wrong_today: int = 0
+    locked_until: datetime | None = None
+
+    def next_code_at(self, hourly_limit: int) -> datetime | None:
+        """When the next code may be asked for; None: now."""
+        full = len(self.sends) >= hourly_limit
+        return max(filter(None, (self.locked_until, self.sends[-hourly_limit] + _HOUR if full else None)), default=None)
+
+
+class Unlocking:
+    """Looks at and forgets what counts against a recipient. Raises `Unavailable` when the database is away."""
+
+    def __init__(self, db: Database, clock: Callable[[], datetime]) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def standing(self, tenant_id: UUID, subject_id: UUID) -> Standing:
+        """How a recipient stands, seen by unknown clients. One round trip."""
+        row = await self._db.row(_STANDING, self._clock(), tenant_id, subject_id)
+        return Standing(row["sends"], row["wrong_today"], row["locked_until"]) if row else Standing()
+
+    async def unlock(self, tenant_id: UUID, *, actor: Actor, client: Client) -> bool:
+        """Forgets the tenant contact's wrong codes, lock and hourly quota; audited. False: nothing was there.
+
+        A code that is already out stays valid or void as it was.
+        """
+        now = self._clock()
+        async with self._db.tenant(tenant_id) as connection:
+            if not await connection.fetchval(_UNLOCK, tenant_id, tenant_id):
+                return False
+            subject = ("tenant", tenant_id)
+            await record(connection, now, tenant_id, "tenant.unlocked", actor, client, subject=subject)
+        return True

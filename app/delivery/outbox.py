@@ -1,0 +1,115 @@
+"""The outbox as the worker sees it. Every call is one statement, and so one round trip; see `sql/outbox.sql`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from app.storage.db import Database
+
+# The Valkey channel on which whoever committed a message says so.
+WAKE_CHANNEL: Final = "gatehouse:outbox"
+
+_CLAIM: Final = "SELECT * FROM fn.claim_outbox($1, $2, $3, $4, $5)"
+_SETTLE: Final = "SELECT fn.settle_outbox($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS count"
+_RENEW: Final = "SELECT fn.renew_outbox($1, $2, $3, $4, $5)"
+_RELEASE: Final = "SELECT fn.release_outbox($1, $2) AS count"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A row of the outbox with everything its sender needs.
+
+    `state` is `sending`, or says that it was settled unsent: `void` (a decoy, or no longer wanted), `expired`, or
+    `failed` (it took its workers down). `attempts` counts this try.
+    """
+
+    state: Literal["sending", "void", "expired", "failed"]
+    tenant_id: UUID
+    id: UUID
+    kind: str
+    channel: str
+    challenge_id: UUID | None
+    generation: int | None
+    destination: str | None = field(repr=False)
+    payload: dict[str, Any] | None = field(repr=False)
+    attempts: int
+    last_error_class: str | None
+    created_at: datetime
+    expires_at: datetime
+    salt: bytes | None = field(repr=False)
+    key_id: str | None
+    code_length: int | None
+    subject_kind: str | None
+    subject_id: UUID | None
+    purpose: str | None
+    challenge_locale: str | None
+    ip: str | None = field(repr=False)
+    user_agent: str | None = field(repr=False)
+    asked_at: datetime | None
+    tenant_slug: str | None
+    tenant_name: str | None
+    tenant_locale: str | None
+    tenant_timezone: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one try went. With `retry_at` the message is queued again, otherwise `state` is final."""
+
+    tenant_id: UUID
+    id: UUID
+    state: Literal["queued", "sent", "failed"]
+    provider: str | None = None
+    provider_message_id: str | None = None
+    error_class: str | None = None
+    error_text: str | None = None
+    retry_at: datetime | None = None
+    took_ms: int = 0
+
+
+class Outbox:
+    """Claims messages for one worker and writes down what became of them. Raises `Unavailable`."""
+
+    def __init__(self, database: Database, owner: str) -> None:
+        self._database = database
+        self._owner = owner
+
+    async def claim(self, now: datetime, *, limit: int, lease: timedelta, max_tries: int) -> list[Claimed]:
+        """Up to `limit` messages that are due or were lost by another worker, held for `lease`."""
+        rows = await self._database.rows(_CLAIM, now, self._owner, limit, lease, max_tries)
+        return [Claimed(**row) for row in rows]
+
+    async def settle(self, now: datetime, outcomes: Sequence[Outcome]) -> int:
+        """Writes all outcomes or none. Answers how many this worker still had a say in."""
+        columns = zip(
+            *(
+                (
+                    o.tenant_id,
+                    o.id,
+                    o.state,
+                    o.provider,
+                    o.provider_message_id,
+                    o.error_class,
+                    o.error_text,
+                    o.retry_at,
+                    o.took_ms,
+                )
+                for o in outcomes
+            ),
+            strict=True,
+        )
+        row = await self._database.row(_SETTLE, now, self._owner, *map(list, columns))
+        return int(row["count"]) if row else 0
+
+    async def renew(self, now: datetime, claimed: Iterable[Claimed], *, lease: timedelta) -> None:
+        """Holds messages for another `lease` from now."""
+        keys = [(c.tenant_id, c.id) for c in claimed]
+        tenant_ids, ids = [key[0] for key in keys], [key[1] for key in keys]
+        await self._database.run(_RENEW, now, self._owner, tenant_ids, ids, lease)
+
+    async def release(self, now: datetime) -> int:
+        """Hands back, untried, everything this worker holds. Answers how many."""
+        row = await self._database.row(_RELEASE, now, self._owner)
+        return int(row["count"]) if row else 0

@@ -1,0 +1,242 @@
+"""Email over SMTP (RFC 5321) on kept-open connections: a new one costs more than the mail.
+
+STARTTLS, where it is switched on, is demanded and never merely tried (RFC 3207), and certificates are checked in
+either kind of TLS. A private authority is trusted by way of `SSL_CERT_FILE`, as everywhere in OpenSSL.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from aiosmtplib import SMTP
+from aiosmtplib.errors import (
+    SMTPAuthenticationError,
+    SMTPConnectError,
+    SMTPException,
+    SMTPRecipientRefused,
+    SMTPResponseException,
+    SMTPSenderRefused,
+    SMTPServerDisconnected,
+    SMTPTimeoutError,
+)
+
+from app.delivery import mime
+from app.delivery.message import (
+    UNANSWERED,
+    DeliveryError,
+    Message,
+    PermanentFailure,
+    Receipt,
+    TransientFailure,
+    harmless,
+)
+from app.settings import Settings
+
+# Mail services allow few connections an account; eight of them send thousands of mails a second to a local server.
+_CONNECTIONS: Final = 8
+# Servers close idle connections after some minutes (RFC 5321, 4.5.3.2.7: five); ours go well before.
+_IDLE_SECONDS: Final = 30.0
+# Replies (RFC 5321, 4.2.1; RFC 4954, 6): from here on refused for now, for good, and for want of a valid sign-in.
+_TEMPORARY: Final = 400
+_PERMANENT: Final = 500
+_CREDENTIALS: Final = frozenset({530, 534, 535, 538})
+
+
+class Smtp:
+    """One account at one server. `tls` replaces the usual trust in the system's certificate authorities."""
+
+    name = "smtp"
+    channel = "email"
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        from_email: str,
+        from_name: str,
+        username: str | None = None,
+        password: str | None = None,
+        starttls: bool = True,
+        implicit_tls: bool = False,
+        timeout: float = 10.0,
+        tls: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._from_header = mime.sender(from_name, from_email)
+        self._envelope_from = mime.recipient(from_email)
+        self._domain = self._envelope_from.rpartition("@")[2]
+        self._host = host
+        self._port = port
+        self._username = username
+        self._password = password
+        self._starttls = starttls
+        self._implicit_tls = implicit_tls
+        self._timeout = timeout
+        self._tls = tls
+        self._clock = clock
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
+        # The most recently used one is at the right end, so that at night the others grow old and go.
+        self._idle: deque[tuple[SMTP, float]] = deque()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Smtp":
+        """As `SMTP_*` say; the loader has seen to it that they are complete."""
+        return cls(
+            host=settings.smtp_host or "localhost",
+            port=settings.smtp_port,
+            from_email=settings.smtp_from_email or "",
+            from_name=settings.smtp_from_name,
+            username=settings.smtp_username,
+            password=settings.smtp_password,
+            starttls=settings.smtp_use_tls,
+            implicit_tls=settings.smtp_use_ssl,
+            timeout=settings.smtp_timeout_seconds,
+        )
+
+    async def send(self, message: Message) -> Receipt:
+        """Hands one mail to the server; the receipt has its answer, where the queue id usually stands.
+
+        Each step, waiting for a connection included, has the timeout of its own. When the server goes silent after
+        it was given the text, the failure is `unanswered`: it may have taken the mail.
+        """
+        to = mime.recipient(message.to)
+        text = mime.email(message, to=to, from_header=self._from_header, domain=self._domain)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise TransientFailure("busy", "All connections to the mail server were busy.") from None
+        try:
+            answer = await self._deliver(to, text)
+        finally:
+            self._slots.release()
+        return Receipt(harmless(answer, message.to, message.code))
+
+    async def close(self) -> None:
+        """Says goodbye on every idle connection."""
+        while self._idle:
+            connection, _ = self._idle.pop()
+            with suppress(SMTPException, OSError, TimeoutError):
+                await connection.quit(timeout=1)
+            connection.close()
+
+    async def _deliver(self, to: str, text: bytes) -> str:
+        connection = self._reuse()
+        if connection is not None:
+            with suppress(_HungUp):
+                return await self._transact(connection, to, text)
+        connection = await self._connect()
+        try:
+            return await self._transact(connection, to, text)
+        except _HungUp as error:
+            raise TransientFailure("disconnected", "The mail server hung up at once.") from error
+
+    def _reuse(self) -> SMTP | None:
+        while self._idle:
+            connection, since = self._idle.pop()
+            if connection.is_connected and self._clock() - since < _IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> SMTP:
+        if self._tls is None and (self._starttls or self._implicit_tls):
+            # Reading the system's authorities takes a while, so it happens once, and not in the event loop.
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
+        connection = SMTP(
+            hostname=self._host,
+            port=self._port,
+            username=self._username,
+            password=self._password,
+            start_tls=self._starttls,
+            use_tls=self._implicit_tls,
+            tls_context=self._tls,
+            timeout=self._timeout,
+            # The default asks the DNS for our own name, which may take longer than the mail.
+            local_hostname=socket.gethostname() or "localhost",
+        )
+        with _failures():
+            await connection.connect()
+        return connection
+
+    async def _transact(self, connection: SMTP, to: str, text: bytes) -> str:
+        """One mail on one connection, which is then kept, or dropped if it misbehaved."""
+        keep = False
+        try:
+            with _failures():
+                await self._announce(connection)
+                await connection.rcpt(to)
+            with _failures(doubtful=True):
+                answer = await connection.data(text)
+            keep = True
+        except DeliveryError:
+            keep = await _reset(connection)
+            raise
+        finally:
+            if keep:
+                self._idle.append((connection, self._clock()))
+            else:
+                connection.close()
+        return f"{answer.code} {answer.message}"
+
+    async def _announce(self, connection: SMTP) -> None:
+        try:
+            await connection.mail(self._envelope_from)
+        except (SMTPServerDisconnected, SMTPResponseException) as error:
+            if connection.is_connected:
+                raise
+            raise _HungUp from error
+
+
+class _HungUp(Exception):
+    """The connection had ended before this mail began."""
+
+
+async def _reset(connection: SMTP) -> bool:
+    """Whether the connection is fit for another mail after the server refused this one."""
+    try:
+        await connection.rset()
+    except (SMTPException, OSError):
+        return False
+    return True
+
+
+@contextmanager
+def _failures(*, doubtful: bool = False) -> Iterator[None]:
+    """Tells what went wrong in our words. `doubtful`: without an answer, the server may have taken the mail."""
+    try:
+        yield
+    except SMTPResponseException as error:
+        raise _refusal(error, doubtful=doubtful) from error
+    except (SMTPTimeoutError, SMTPServerDisconnected) as error:
+        silent = isinstance(error, SMTPTimeoutError)
+        error_class = UNANSWERED if doubtful else "timeout" if silent else "disconnected"
+        raise TransientFailure(error_class, str(error)) from error
+    except (SMTPConnectError, OSError) as error:
+        if isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
+            raise PermanentFailure("tls", f"The mail server's certificate is not trusted: {error}") from error
+        raise TransientFailure("unreachable", str(error)) from error
+    except SMTPException as error:
+        # What we insist on, the server doesn't offer: STARTTLS or a way to sign in.
+        raise PermanentFailure("unsupported", str(error)) from error
+
+
+def _refusal(error: SMTPResponseException, *, doubtful: bool) -> DeliveryError:
+    text = f"{error.code} {error.message}"
+    if error.code < _TEMPORARY:
+        return TransientFailure(UNANSWERED if doubtful else "protocol", text)
+    if isinstance(error, SMTPAuthenticationError) or error.code in _CREDENTIALS:
+        error_class = "credentials"
+    elif isinstance(error, SMTPRecipientRefused):
+        error_class = "recipient"
+    elif isinstance(error, SMTPSenderRefused):
+        error_class = "sender"
+    else:
+        error_class = "refused"
+    return (PermanentFailure if error.code >= _PERMANENT else TransientFailure)(error_class, text)

@@ -1,0 +1,156 @@
+"""SMS and WhatsApp by Twilio: one `POST` to the Message resource.
+
+Sources: Twilio docs "Message resource" for the request, "Error and Warning Dictionary" for the codes below; those from
+30001 and 63001 on mostly come with a status callback, after the message was taken.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from app.delivery.message import Message, Receipt
+from app.delivery.providers.rest import (
+    ACCOUNT,
+    CREDENTIALS,
+    OPTED_OUT,
+    RECIPIENT,
+    REFUSED,
+    SENDER,
+    TEMPLATE,
+    THROTTLED,
+    TIMEOUT_SECONDS,
+    UNAVAILABLE,
+    UNROUTABLE,
+    Fault,
+    Rest,
+    callback_url,
+)
+from app.settings import Settings
+
+_API: Final = "https://api.twilio.com"
+# Twilio takes 1 to 36000 seconds, and advises against less than 5.
+_SHORTEST_VALIDITY: Final = 5
+
+FAULTS: Final[Mapping[int, Fault]] = {
+    20003: CREDENTIALS,  # authentication error
+    20404: CREDENTIALS,  # there is no such account
+    20005: ACCOUNT,  # not active
+    20429: THROTTLED,
+    20500: UNAVAILABLE,
+    20503: UNAVAILABLE,
+    21211: RECIPIENT,  # 'To' is no valid number
+    21217: RECIPIENT,
+    21604: RECIPIENT,
+    21614: RECIPIENT,  # no mobile number
+    21610: OPTED_OUT,  # answered STOP
+    21408: UNROUTABLE,  # the country is not enabled
+    21608: UNROUTABLE,  # trial accounts write to verified numbers only
+    21612: UNROUTABLE,
+    21212: SENDER,  # 'From' is no valid number
+    21603: SENDER,
+    21606: SENDER,
+    21659: SENDER,
+    21701: SENDER,  # no such messaging service
+    21703: SENDER,  # a messaging service without senders
+    21705: SENDER,
+    21655: TEMPLATE,  # no such ContentSid
+    21656: TEMPLATE,  # its variables don't fit
+    21611: THROTTLED,  # the sender's queue is full
+    30001: THROTTLED,  # likewise
+    30022: THROTTLED,
+    30002: ACCOUNT,  # suspended
+    30003: UNROUTABLE,  # handset unreachable
+    30004: OPTED_OUT,  # blocked
+    30005: RECIPIENT,  # unknown or inactive number
+    30006: RECIPIENT,  # landline
+    30007: REFUSED,  # filtered as spam
+    30008: UNAVAILABLE,
+    30034: SENDER,  # unregistered US number
+    63001: CREDENTIALS,
+    63003: RECIPIENT,  # not on WhatsApp
+    63007: SENDER,
+    63010: UNAVAILABLE,
+    63012: UNAVAILABLE,
+    63013: REFUSED,  # against WhatsApp's policy
+    63016: TEMPLATE,  # outside the 24 hours only templates may be sent
+    63018: THROTTLED,
+    63020: ACCOUNT,
+    63021: TEMPLATE,
+    63024: RECIPIENT,
+    63027: TEMPLATE,  # not in this language
+    63028: TEMPLATE,
+    63038: ACCOUNT,  # the day's messages are used up
+}
+
+
+class Twilio:
+    """One sender of one account, for `sms` or `whatsapp`.
+
+    `sender` is a number or a messaging service (`MG…`). `content_sid` (`HX…`) is WhatsApp's approved authentication
+    template, whose one variable is the code; without it the text goes as it is.
+    """
+
+    name = "twilio"
+
+    def __init__(
+        self,
+        channel: str,
+        *,
+        account_sid: str,
+        auth_token: str,
+        sender: str,
+        content_sid: str | None = None,
+        status_callback: str | None = None,
+        api_url: str = _API,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self.channel = channel
+        self._prefix = "whatsapp:" if channel == "whatsapp" else ""
+        self._content_sid = content_sid if channel == "whatsapp" else None
+        self._fixed = {"StatusCallback": status_callback}
+        if sender.startswith("MG"):
+            self._fixed["MessagingServiceSid"] = sender
+        else:
+            self._fixed["From"] = self._prefix + sender.removeprefix(self._prefix)
+        self._path = f"/2010-04-01/Accounts/{account_sid}/Messages.json"
+        self._http = Rest("Twilio", api_url, auth=(account_sid, auth_token), timeout=timeout)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, channel: str) -> "Twilio":
+        """As `TWILIO_*` say; the loader has seen to it that they are complete."""
+        known = settings.credentials
+        return cls(
+            channel,
+            account_sid=known["TWILIO_ACCOUNT_SID"],
+            auth_token=known["TWILIO_AUTH_TOKEN"],
+            sender=known["TWILIO_WHATSAPP_FROM" if channel == "whatsapp" else "TWILIO_FROM"],
+            content_sid=known.get("TWILIO_CONTENT_SID"),
+            status_callback=callback_url(settings, cls.name),
+            api_url=known.get("TWILIO_API_URL", _API),
+        )
+
+    async def send(self, message: Message) -> Receipt:
+        """Queues one message at Twilio; the receipt has its SID. Raises as `Provider.send` says."""
+        answer = await self._http.form(
+            self._path, {"To": self._prefix + message.to, **self._fixed, **self._body(message)}
+        )
+        told = answer.json()
+        if not answer.ok:
+            code = told.get("code")
+            fault = FAULTS.get(code) if isinstance(code, int) else None
+            raise self._http.refusal(fault or answer.fault(), message, told.get("message"))
+        if not told.get("sid"):
+            raise self._http.unreadable()
+        return Receipt(str(told["sid"]))
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._http.close()
+
+    def _body(self, message: Message) -> dict[str, str | None]:
+        if self._content_sid and message.code:
+            variables = msgspec.json.encode({"1": message.code}).decode()
+            return {"ContentSid": self._content_sid, "ContentVariables": variables}
+        seconds = message.valid_seconds if self.channel == "sms" else None
+        return {"Body": message.text, "ValidityPeriod": str(max(seconds, _SHORTEST_VALIDITY)) if seconds else None}

@@ -1,0 +1,209 @@
+"""Finding tenants: filters, order and keyset pages as one SQL statement. Builds, doesn't run."""
+
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from app.errors import FieldError, InvalidRequest
+from app.keys import base64url
+from app.storage import SYSTEM_TENANT
+from app.storage.db import Row
+from app.tenants.model import COLUMNS, Tenant
+from app.tenants.rules import CHANNELS, STATUSES
+
+MAX_LIMIT: Final = 200
+
+_SEARCH_LENGTH: Final = 254
+# Fewer digits are in nearly every number.
+_LEAST_DIGITS: Final = 3
+_PUNCTUATION: Final = frozenset(" +-()./")
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What a list is ordered by: an SQL expression, its type, and how its value comes back out of a cursor."""
+
+    sql: str
+    type: str
+    read: Callable[[str], object]
+
+
+def _moment(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    if value.utcoffset() != timedelta(0):
+        raise ValueError(text)
+    return value
+
+
+# People expect "apple" before "Zebra", so names are ordered in lower case.
+_KEYS: Final = {
+    "name": _Key("lower(name)", "text", str),
+    "slug": _Key("slug", "text", str),
+    "updated_at": _Key("updated_at", "timestamptz", _moment),
+    "created_at": _Key("created_at", "timestamptz", _moment),
+}
+SORTS: Final = tuple(_KEYS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which tenants. `search` is looked for in name, slug, email and, if it is made of digits, the phone number."""
+
+    search: str = ""
+    status: str | None = None
+    method: str | None = None
+    contact_missing: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPage:
+    """Some tenants in order, and the cursors of the pages after and before; None where there is none."""
+
+    tenants: Sequence[Tenant]
+    next: str | None
+    previous: str | None
+
+
+class _Cursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A place in an ordered list: after (or, backwards, before) the row with this key."""
+
+    sort: str
+    backwards: bool
+    value: str
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One page's statement. Its rows are `COLUMNS` and `key`, up to one more than the page holds."""
+
+    sql: str
+    args: Sequence[object]
+    sort: str
+    limit: int
+    cursor: _Cursor | None
+
+    def page(self, rows: Sequence[Row]) -> TenantPage:
+        """The page that these rows make."""
+        backwards = self.cursor is not None and self.cursor.backwards
+        more = len(rows) > self.limit
+        kept = list(rows[: self.limit])
+        if backwards:
+            kept.reverse()
+        if not kept:
+            return TenantPage([], None, None)
+        after = more if not backwards else True
+        before = more if backwards else self.cursor is not None
+        return TenantPage(
+            [Tenant.of(row) for row in kept],
+            self._place(kept[-1], backwards=False) if after else None,
+            self._place(kept[0], backwards=True) if before else None,
+        )
+
+    def _place(self, row: Row, *, backwards: bool) -> str:
+        value = row["key"]
+        text = value.isoformat() if isinstance(value, datetime) else value
+        return base64url(msgspec.json.encode(_Cursor(self.sort, backwards, text, row["id"])))
+
+
+def build(filters: Filters, *, sort: str, cursor: str | None, limit: int) -> Query:
+    """The statement of a page. Raises InvalidRequest for an unknown sort, filter value or cursor."""
+    if sort.removeprefix("-") not in _KEYS:
+        raise _fault("/sort", f"Lists are sorted by {', '.join(_KEYS)}, with a leading - the other way round.")
+    if not 1 <= limit <= MAX_LIMIT:
+        raise _fault("/limit", f"A page has 1 to {MAX_LIMIT} entries.")
+    key = _KEYS[sort.removeprefix("-")]
+    where, args = _conditions(filters)
+    place = _read_cursor(cursor, sort) if cursor else None
+    falling = sort.startswith("-") != (place is not None and place.backwards)
+    if place is not None:
+        where.append(
+            f"({key.sql}, id) {'<' if falling else '>'} (${len(args) + 1}::{key.type}, ${len(args) + 2}::uuid)"
+        )
+        args += [_key_value(key, place), place.id]
+    direction = "DESC" if falling else "ASC"
+    args.append(limit + 1)
+    sql = (
+        f"SELECT {', '.join(COLUMNS)}, {key.sql} AS key FROM tenants WHERE {' AND '.join(where)} "
+        f"ORDER BY {key.sql} {direction}, id {direction} LIMIT ${len(args)}"
+    )
+    return Query(sql, args, sort, limit, place)
+
+
+def build_count(filters: Filters, at_most: int) -> tuple[str, Sequence[object]]:
+    """A statement that counts matches, but stops at `at_most`: nobody reads further, and counting all of them costs."""
+    where, args = _conditions(filters)
+    args.append(at_most)
+    sql = f"SELECT count(*) FROM (SELECT FROM tenants WHERE {' AND '.join(where)} LIMIT ${len(args)}) AS found"
+    return sql, args
+
+
+def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
+    if filters.status is not None and filters.status not in STATUSES:
+        raise _fault("/status", f"This must be one of {', '.join(STATUSES)}.")
+    if filters.method is not None and filters.method not in CHANNELS:
+        raise _fault("/method", f"This must be one of {', '.join(CHANNELS)}.")
+    args: list[Any] = [SYSTEM_TENANT]
+    where = ["id <> $1"]
+    if filters.status is not None:
+        args.append(filters.status)
+        where.append(f"status = ${len(args)}")
+    if filters.method is not None:
+        args.append(filters.method)
+        where.append(f"otp_delivery_method = ${len(args)}")
+    if filters.contact_missing is not None:
+        where.append(
+            "(CASE otp_delivery_method WHEN 'email' THEN email WHEN 'push' THEN '' ELSE phone_number END IS NULL) "
+            f"= {str(filters.contact_missing).lower()}"
+        )
+    needle = "".join(c for c in filters.search if c.isprintable()).strip().lower()[:_SEARCH_LENGTH]
+    if needle:
+        args.append(f"%{_literal(needle)}%")
+        matches = [f"{column} LIKE ${len(args)}" for column in ("lower(name)", "slug", "email")]
+        if digits := _digits(needle):
+            args.append(f"%{digits}%")
+            matches.append(f"phone_number LIKE ${len(args)}")
+        where.append(f"({' OR '.join(matches)})")
+    return where, args
+
+
+def _literal(text: str) -> str:
+    """Text that LIKE takes for itself."""
+    return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+
+
+def _digits(needle: str) -> str | None:
+    """The digits of what may be part of a phone number. Leading zeros (`0770…`, `0044…`) are not in E.164."""
+    digits = "".join(c for c in needle if c not in _PUNCTUATION)
+    if not (digits.isascii() and digits.isdigit() and len(digits) >= _LEAST_DIGITS):
+        return None
+    return digits.lstrip("0") or digits
+
+
+def _read_cursor(text: str, sort: str) -> _Cursor:
+    try:
+        packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        place = msgspec.json.decode(packed, type=_Cursor)
+    except ValueError:
+        raise _fault("/cursor", "This is not a cursor of this list.") from None
+    if place.sort != sort:
+        raise _fault("/cursor", "This cursor belongs to another order of the list.")
+    return place
+
+
+def _key_value(key: _Key, place: _Cursor) -> object:
+    try:
+        if "\0" in place.value:
+            raise ValueError(place.value)
+        return key.read(place.value)
+    except ValueError:
+        raise _fault("/cursor", "This is not a cursor of this list.") from None
+
+
+def _fault(pointer: str, detail: str) -> InvalidRequest:
+    return InvalidRequest(FieldError(pointer, detail))

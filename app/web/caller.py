@@ -1,0 +1,92 @@
+"""Who calls: from where, in which language, and how much they may be told."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from app.audit.log import Client
+from app.auth.sessions import LiveSession
+from app.errors import FieldError, InvalidRequest, InvalidToken
+from app.web.addresses import parse_address
+from app.web.services import AnyRequest, services
+from app.web.texts import choose_language
+
+_USER_AGENT_LENGTH: Final = 200
+_API_KEY: Final = "ghk_"
+# RFC 7240: preferences are separated by commas, each may have parameters.
+_WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
+LONGEST_WAIT: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody without a session. `wait` is how many seconds they want to wait for the delivery's outcome."""
+
+    client: Client
+    language: str
+    disclosed: bool
+    wait: int = 0
+
+
+def client_of(request: AnyRequest, address: str | None = None) -> Client:
+    """Where the call comes from, as the audit log keeps it."""
+    peer = request.scope["client"]
+    agent = request.headers.get("user-agent")
+    if agent is not None:
+        agent = "".join(c if c.isprintable() else "?" for c in agent[:_USER_AGENT_LENGTH])
+    return Client("api", address or (peer[0] if peer else None), agent, request.scope["state"]["request_id"])
+
+
+def bearer_token(request: AnyRequest) -> str | None:
+    """What stands behind `Authorization: Bearer`, or None."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+async def identify(request: AnyRequest) -> Caller:
+    """The caller of an anonymous route; an API key makes it a disclosed one.
+
+    Raises `InvalidToken` for an API key that isn't one, so that its owner learns of it. Other tokens don't matter here:
+    a front end may well send its old access token along.
+    """
+    core = services(request)
+    token = bearer_token(request)
+    keyed = token is not None and token.startswith(_API_KEY)
+    address = None
+    if keyed:
+        await require_api_key(request)
+        address = _forwarded_end_user(request)
+    disclosed = keyed or core.settings.otp_disclose_errors
+    wait = _WAIT.search(request.headers.get("prefer", "")) if disclosed else None
+    return Caller(
+        client_of(request, address),
+        choose_language(request.headers.get("accept-language")),
+        disclosed,
+        min(int(wait[1]), LONGEST_WAIT) if wait else 0,
+    )
+
+
+async def require_api_key(request: AnyRequest) -> None:
+    """Raises `InvalidToken` unless the caller presents an API key in force."""
+    token = bearer_token(request)
+    if token is None or await services(request).api_keys.authenticate(token) is None:
+        raise InvalidToken("The API key is not valid.")
+
+
+async def require_session(request: AnyRequest) -> LiveSession:
+    """The session behind the access token. At most one round trip. Raises `InvalidToken`."""
+    token = bearer_token(request)
+    if token is None:
+        raise InvalidToken
+    return await services(request).sessions.authenticate(token)
+
+
+def _forwarded_end_user(request: AnyRequest) -> str | None:
+    """The end user's address, as a server-side front end tells it."""
+    told = request.headers.get("x-client-ip")
+    if told is None:
+        return None
+    address = parse_address(told)
+    if address is None:
+        raise InvalidRequest(FieldError("", "X-Client-IP is not an IP address."))
+    return address

@@ -1,0 +1,59 @@
+"""The names and attributes of our cookies, in one place."""
+
+import hashlib
+from typing import Final, Literal
+
+from litestar.datastructures import Cookie
+
+from app.settings import Settings
+from app.settings.parsing import is_local
+from app.web.services import AnyRequest
+
+SameSite = Literal["lax", "strict"]
+
+_LONGEST: Final = 512
+
+
+class Jar:
+    """`__Host-` binds a cookie to this very host over TLS: no neighbour of the domain can set one for us.
+
+    Browsers keep such cookies from plain http, so on a developer's http://localhost they have a plain name.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        local = settings.public_url.startswith("http://") and is_local(settings.public_url)
+        self._secure = settings.production or not local
+
+    def name(self, cookie: str) -> str:
+        """The full name of a cookie."""
+        return f"__Host-gh_{cookie}" if self._secure else f"gh_{cookie}"
+
+    def read(self, request: AnyRequest, cookie: str) -> str | None:
+        """What the browser sent under this name; nothing that we could not have set."""
+        value = request.cookies.get(self.name(cookie))
+        return value if value and value.isascii() and len(value) <= _LONGEST else None
+
+    def sent(self, request: AnyRequest, cookie: str) -> bool:
+        """Whether the browser sent anything under this name."""
+        return self.name(cookie) in request.cookies
+
+    def make(self, cookie: str, value: str, *, seconds: int | None = None, same_site: SameSite = "lax") -> Cookie:
+        """A cookie for an answer; without `seconds` it ends with the browser."""
+        return Cookie(
+            key=self.name(cookie),
+            value=value,
+            path="/",
+            max_age=seconds,
+            secure=self._secure,
+            httponly=True,
+            samesite=same_site,
+        )
+
+    def drop(self, cookie: str, *, same_site: SameSite = "lax") -> Cookie:
+        """Takes a cookie away. Browsers want the attributes it was set with."""
+        return self.make(cookie, "", seconds=0, same_site=same_site)
+
+
+def per_tenant(cookie: str, slug: str) -> str:
+    """The name of a cookie that a browser may have one of for each tenant; any slug makes a name of one length."""
+    return f"{cookie}_{hashlib.sha256(slug.encode()).hexdigest()[:12]}"

@@ -1,0 +1,47 @@
+"""Whether a form was sent from a page of ours, by the browser that got the page. Pure.
+
+Two proofs, both needed (OWASP CSRF cheat sheet): what the browser itself says about where the request started, and a
+token in the form that only the holder of a cookie can have been given.
+"""
+
+import hmac
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from app.keys import KeyRing, Keys, base64url, keyed_hash
+
+FIELD: Final = "csrf_token"
+HEADER: Final = "x-csrf-token"
+
+
+def same_origin(headers: Mapping[str, str], public_url: str) -> bool:
+    """Whether the browser says that the request started on a page of this origin.
+
+    `Sec-Fetch-Site` can't be set by scripts; "none" (typed, or a bookmark) is no form of ours. Browsers leave it out
+    over plain http, where `Origin` must name PUBLIC_URL. Behind either an `Origin` of elsewhere is refused; a developer
+    may use 127.0.0.1 for localhost. Neither header is no browser.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None and site != "same-origin":
+        return False
+    if origin is None:
+        return site is not None
+    if origin.lower() == public_url.lower():
+        return True
+    return site is not None and urlsplit(origin).netloc == headers.get("host")
+
+
+def token(keys: Keys, face: str, cookie: str) -> str:
+    """The token for the holder of a cookie. It tells nothing about the cookie."""
+    return base64url(_mac(keys, face, cookie))
+
+
+def holds(ring: KeyRing, face: str, cookie: str, presented: str) -> bool:
+    """Whether the token was made for this cookie, with any key in force."""
+    given = presented.encode()
+    return any(hmac.compare_digest(token(keys, face, cookie).encode(), given) for keys in ring.by_thumbprint.values())
+
+
+def _mac(keys: Keys, face: str, cookie: str) -> bytes:
+    return keyed_hash(keys.cookie, "csrf", face.encode(), cookie.encode())

@@ -1,0 +1,72 @@
+"""Numbers for Prometheus: what was asked, how it was answered, how long it took."""
+
+from typing import Any, Final, TypeAlias
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from app.errors import NotFound
+from app.settings import Settings
+
+AnyRequest: TypeAlias = Request[Any, Any, Any]
+
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
+_FORWARDED: Final = ("x-forwarded-for", "forwarded", "via")
+
+
+class Metrics:
+    """The counters of one process. Routes are templates, so the number of series is bounded."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        labels = ("method", "route", "status")
+        self._requests = Counter("gatehouse_http_requests", "Answers sent.", labels, registry=self.registry)
+        self._seconds = Histogram(
+            "gatehouse_http_request_seconds", "Time to answer.", ("route",), buckets=_BUCKETS, registry=self.registry
+        )
+        # Looking a child up by its labels costs more than counting.
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts one answer; status 0 is one that nobody waited for."""
+        key = (method if method in _METHODS else "other", route, status)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self._requests.labels(*map(str, key))
+        timer = self._timers.get(route)
+        if timer is None:
+            timer = self._timers[route] = self._seconds.labels(route)
+        counter.inc()
+        timer.observe(seconds)
+
+    def route(self, settings: Settings) -> HTTPRouteHandler:
+        """GET /metrics. In production it answers this machine only, and nobody behind a proxy."""
+
+        @get("/metrics", include_in_schema=False, sync_to_thread=False)
+        def metrics(request: AnyRequest) -> Response[bytes]:
+            if settings.production and not _from_this_machine(request):
+                raise NotFound
+            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+        return metrics
+
+
+def _from_this_machine(request: AnyRequest) -> bool:
+    """A proxy on this machine is a loopback peer too, but says that it forwards."""
+    client = request.scope["client"]
+    local = client is not None and client[0] in _LOOPBACK
+    return local and not any(name in request.headers for name in _FORWARDED)

@@ -1,0 +1,80 @@
+"""uvicorn's HTTP protocol with limits it doesn't have: on the size of a head, and on how slowly a request may come."""
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_LIMIT: Final = 32 * 1024
+# In each such span an unfinished request must make this much progress. A head that drips in at just this rate runs
+# into its limit within a minute.
+PATIENCE_SECONDS: Final = 10.0
+_LEAST_PROGRESS: Final = 8 * 1024
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """Cuts off whoever holds a connection open without asking anything.
+
+    A request that arrives in one piece costs no timer.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unfinished = True  # the first request is awaited like the rest of a later one
+        self._in_head = True
+        self._head_bytes = 0
+        self._progress = 0
+        self._watch: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client came."""
+        super().connection_made(transport)
+        self._watch = self.loop.call_later(PATIENCE_SECONDS, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It went."""
+        self._rest()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes came."""
+        self._progress += len(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._head_bytes > HEAD_LIMIT:
+            self.send_400_response("The head of the request is too large.")
+        elif self._unfinished and self._watch is None:
+            self._watch = self.loop.call_later(PATIENCE_SECONDS, self._look)
+
+    def on_message_begin(self) -> None:
+        """The parser saw the start of a request."""
+        self._unfinished = self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The parser saw the end of its head."""
+        self._in_head = False
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The parser saw its end."""
+        self._unfinished = False
+        self._rest()
+        super().on_message_complete()
+
+    def _look(self) -> None:
+        """Time is up for some progress. While we ourselves have stopped reading, it isn't the client's to make."""
+        progress, self._progress = self._progress, 0
+        if self.flow.read_paused or (progress >= _LEAST_PROGRESS and not self.transport.is_closing()):
+            self._watch = self.loop.call_later(PATIENCE_SECONDS, self._look)
+        else:
+            self.transport.abort()
+
+    def _rest(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None

@@ -1,0 +1,43 @@
+"""The few sentences an API answer carries for a person, in the languages we speak."""
+
+from typing import Final
+
+DEFAULT_LANGUAGE: Final = "en"
+# The same for everybody who asks, whether a code was sent or not (api.md, "Concealed or disclosed").
+_CODE_SENT: Final = {
+    "en": "If we can reach you, a code is on its way. Enter it as soon as it arrives.",
+    "de": "Wenn wir Sie erreichen können, ist ein Code unterwegs. Geben Sie ihn ein, sobald er da ist.",
+    "fr": "Si nous pouvons vous joindre, un code est en route. Saisissez-le dès qu'il arrive.",
+    "es": "Si podemos contactarle, un código está en camino. Introdúzcalo en cuanto llegue.",
+}
+LANGUAGES: Final = tuple(_CODE_SENT)
+_MOST_RANGES: Final = 20
+
+
+def code_sent(language: str) -> str:
+    """Says that a code was asked for. `language` is one of LANGUAGES."""
+    return _CODE_SENT[language]
+
+
+def choose_language(accept_language: str | None) -> str:
+    """The best of our languages for an Accept-Language header (RFC 9110, section 12.5.4); English otherwise."""
+    if not accept_language:
+        return DEFAULT_LANGUAGE
+    best, best_weight = DEFAULT_LANGUAGE, 0.0
+    for text in accept_language.split(",", _MOST_RANGES)[:_MOST_RANGES]:
+        tag, _, parameter = text.partition(";")
+        language = tag.strip().lower().partition("-")[0]
+        weight = _weight(parameter)
+        if language in _CODE_SENT and weight > best_weight:
+            best, best_weight = language, weight
+    return best
+
+
+def _weight(parameter: str) -> float:
+    name, _, value = parameter.partition("=")
+    if name.strip().lower() != "q":
+        return 1.0
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0

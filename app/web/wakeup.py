@@ -1,0 +1,43 @@
+"""Tells the worker that there is something in the outbox, without making anybody wait for it."""
+
+import asyncio
+from contextlib import suppress
+
+from app.delivery.outbox import WAKE_CHANNEL
+from app.storage.redis import Accelerator, AcceleratorDown
+
+
+class Wakeup:
+    """Call it after a commit. At most one message is under way, however many calls come in meanwhile.
+
+    A call during a message makes one more follow: the worker may have looked before that call's commit. A message
+    that can't be sent is dropped, because the worker looks by itself anyway.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def __call__(self) -> None:
+        """Starts the message, or makes one follow that under way. Never waits, never fails."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._tell())
+        else:
+            self._again = True
+
+    async def close(self) -> None:
+        """Lets the message under way arrive."""
+        if self._task is not None:
+            await self._task
+
+    async def _tell(self) -> None:
+        try:
+            while True:
+                self._again = False
+                with suppress(AcceleratorDown):
+                    await self._accelerator.publish(WAKE_CHANNEL)
+                if not self._again:
+                    return
+        finally:
+            self._task = None

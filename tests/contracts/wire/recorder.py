@@ -1,0 +1,118 @@
+"""A vendor's API as far as the wire is concerned: keeps every request, answers as told.
+
+A real HTTP server in a thread of its own, so that the vendors' own clients, which block, can talk to it as well.
+"""
+
+import json
+import threading
+from base64 import b64decode
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer. `body` that is no text goes out as JSON; `silent` holds the line until the recorder closes."""
+
+    status: int = 200
+    body: object = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    silent: bool = False
+
+    def encoded(self) -> bytes:
+        return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+
+
+SILENCE = Reply(silent=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A request as it arrived; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def content_type(self) -> str:
+        return self.headers["content-type"].partition(";")[0]
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of a form, each of which must be there once."""
+        pairs = parse_qsl(self.body.decode(), keep_blank_values=True, strict_parsing=True)
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def account(self) -> str:
+        """User and password of basic authentication."""
+        scheme, _, encoded = self.headers["authorization"].partition(" ")
+        assert scheme == "Basic"
+        return b64decode(encoded).decode()
+
+
+class Recorder:
+    """Serves on a free port of 127.0.0.1 while it is entered. `replies` are used up one by one, the last one stays."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self.replies = deque(replies or [Reply()])
+        self.requests: list[Recorded] = []
+        self._over = threading.Event()
+        recorder = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:  # noqa: N802 - the library's name
+                length = int(self.headers["Content-Length"])
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                recorder.requests.append(Recorded("POST", self.path, headers, self.rfile.read(length)))
+                recorder._reply(self)
+
+            def log_message(self, *_: object) -> None:
+                """Keeps the tests' output clean."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def last(self) -> Recorded:
+        return self.requests[-1]
+
+    def _reply(self, handler: BaseHTTPRequestHandler) -> None:
+        reply = self.replies.popleft() if len(self.replies) > 1 else self.replies[0]
+        if reply.silent:
+            self._over.wait()
+            return
+        body = reply.encoded()
+        handler.send_response(reply.status)
+        for name, value in {"Content-Type": "application/json", **reply.headers}.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
