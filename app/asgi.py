@@ -20,6 +20,7 @@ from app.web.reading import BODY_LIMIT, StrictRequest
 from app.web.services import Clock, Services, Sleep, utc_now
 from app.web.templates import make_environment
 from tenant_portal import api as sign_in_api
+from tenant_portal import pages as tenant_pages
 
 
 def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asyncio.sleep) -> Litestar:
@@ -32,6 +33,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
     app = Litestar(
         route_handlers=[
             *sign_in_api.ROUTES,
+            *tenant_pages.ROUTES,
             health.router,
             metrics.route(settings),
             problem_pages(pages),

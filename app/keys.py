@@ -52,6 +52,7 @@ class Keys:
     refresh: bytes = field(repr=False)
     cookie: bytes = field(repr=False)
     encryption: bytes = field(repr=False)
+    audit: bytes = field(repr=False)
     signing: Ed25519PrivateKey = field(repr=False)
     public: Ed25519PublicKey = field(repr=False)
 
@@ -73,6 +74,7 @@ class Keys:
             refresh=key("refresh"),
             cookie=key("cookie"),
             encryption=key("encryption"),
+            audit=key("audit"),
             signing=signing,
             public=public,
         )

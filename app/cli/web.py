@@ -4,9 +4,10 @@ import gc
 import signal
 import socket
 import sys
+from dataclasses import fields
 from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from litestar import Litestar
@@ -39,7 +40,7 @@ def serve(settings: Settings) -> None:
     """
     listener = listen(settings.host, settings.port)
     config = uvicorn.Config(
-        partial(_application, settings),
+        partial(_application, _portable(settings)),
         factory=True,
         interface="asgi3",
         loop="uvloop",
@@ -86,8 +87,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _application(settings: Settings) -> Litestar:
+def _portable(settings: Settings) -> dict[str, Any]:
+    """The settings' fields, fit to be sent to another process: a read-only view of a mapping isn't."""
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return values | {"credentials": dict(settings.credentials)}
+
+
+def _application(values: dict[str, Any]) -> Litestar:
     """Made in each web process by itself."""
+    settings = Settings(**values)
     logs.configure(settings)
     app = create_app(settings)
     # What exists now lives as long as the process; the collector need not look at it again and again.

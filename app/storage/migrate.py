@@ -92,7 +92,7 @@ def _grants() -> str:
                 AND relkind IN ('r', 'p') AND NOT relispartition LOOP
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO {APP_ROLE}', v_table);
         END LOOP;
-        REVOKE UPDATE, DELETE ON audit_events FROM {APP_ROLE};
+        REVOKE UPDATE, DELETE ON audit_events, audit_seals, audit_checkpoints FROM {APP_ROLE};
         REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM {APP_ROLE};
     END $$
     """

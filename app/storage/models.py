@@ -209,7 +209,9 @@ class DeliveryEvent(Base):
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(primary_key=True)
-    id: Mapped[int] = mapped_column(primary_key=True, server_default=text("nextval('delivery_event_id')"))
+    id: Mapped[int] = mapped_column(
+        BigInteger, primary_key=True, server_default=text("nextval('delivery_event_id')")
+    )
     outbox_id: Mapped[UUID]
     challenge_id: Mapped[UUID | None]
     kind: Mapped[str]
@@ -322,12 +324,13 @@ class AuditEvent(Base):
     __tablename__ = "audit_events"
     __table_args__ = (
         Index("ix_audit_events_subject", "tenant_id", "subject_id", "at"),
+        Index("ix_audit_events_id", "id"),
         {"postgresql_partition_by": "RANGE (at)"},
     )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(primary_key=True)
-    id: Mapped[int] = mapped_column(primary_key=True, server_default=text("nextval('audit_event_id')"))
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, server_default=text("nextval('audit_event_id')"))
     action: Mapped[str]
     actor_kind: Mapped[str]
     actor_id: Mapped[UUID | None]
@@ -339,6 +342,35 @@ class AuditEvent(Base):
     user_agent: Mapped[str | None]
     request_id: Mapped[str | None]
     data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class AuditSeal(Base):
+    """One batch of events in the tamper-evident chain, or the record that old months were removed. Append-only."""
+
+    __tablename__ = "audit_seals"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    after_id: Mapped[int] = mapped_column(BigInteger)
+    through_id: Mapped[int] = mapped_column(BigInteger)
+    month: Mapped[int] = mapped_column(Integer)
+    events: Mapped[int] = mapped_column(Integer)
+    marks: Mapped[bytes | None]
+    marks_digest: Mapped[bytes]
+    previous: Mapped[bytes]
+    hash: Mapped[bytes]
+    key_id: Mapped[str]
+    sealed_at: Mapped[datetime]
+
+
+class AuditCheckpoint(Base):
+    """A signed statement of what the chain was at one seal. Append-only; copies belong outside."""
+
+    __tablename__ = "audit_checkpoints"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    checkpoint: Mapped[str]
+    made_at: Mapped[datetime]
 
 
 class Worker(Base):

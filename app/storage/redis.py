@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -64,7 +64,7 @@ class Accelerator:
         """Runs a Lua script atomically on keys of one hash tag. Raises `AcceleratorDown`."""
         return await self._call(lambda: self._client.register_script(source)(keys=keys, args=args))
 
-    async def subscribe(self, channel: str) -> AsyncIterator[str]:
+    async def subscribe(self, channel: str) -> AsyncGenerator[str, None]:
         """Messages on a channel until the caller stops listening. Raises `AcceleratorDown` when the server goes."""
         subscription = self._listener.pubsub(ignore_subscribe_messages=True)
         try:
@@ -76,7 +76,7 @@ class Accelerator:
             raise AcceleratorDown from error
         finally:
             with contextlib.suppress(RedisError, OSError):
-                await subscription.aclose()
+                await subscription.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves this one untyped
 
     async def _call(self, operation: Callable[[], Any]) -> Any:
         if not self.available:

@@ -11,7 +11,7 @@ from app.web.services import AnyRequest
 
 SameSite = Literal["lax", "strict"]
 
-_LONGEST: Final = 512
+_LONGEST: Final = 2048
 
 
 class Jar:

@@ -226,7 +226,7 @@ def report(error: Exception) -> None:
 
 
 def wants_page(request: AnyRequest) -> bool:
-    """Whether a person looks at the answer, outside the API: a browser's navigation, or htmx, which accepts anything."""
+    """Whether a person looks at the answer: a browser's navigation or htmx, which accepts anything, outside the API."""
     if request.scope["path"].startswith("/api/"):
         return False
     return "text/html" in request.headers.get("accept", "") or request.headers.get("hx-request") == "true"

@@ -183,7 +183,7 @@ async def test_the_audit_log_only_grows(db: Database, rows: Rows, statement: str
     """The application's role can neither change nor remove what was written, not even in the all-tenants scope."""
     assert rows.tables
     async with db.every_tenant() as connection:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
             async with connection.transaction():
                 await connection.execute(statement)
 

@@ -1,5 +1,6 @@
 """What the tenants service promises, on the real database."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +10,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.audit.log import Actor, Client
+from app.audit.log import Actor, Client, record
 from app.auth.challenges import Challenges, Realm
 from app.auth.links import Links
 from app.auth.sessions import Sessions, SignIn
@@ -30,10 +31,16 @@ from app.tenants.model import Tenant
 from app.tenants.search import Filters
 from app.tenants.service import Tenants
 from tests.conftest import Clock
-from tests.people import current_code
+from tests.people import count, current_code
 
 BY_HAND = Actor("operator")
 SHELL = Client("cli")
+
+_SESSION = """
+INSERT INTO sessions (tenant_id, id, kind, subject_kind, subject_id, methods, authenticated_at, created_at, seen_at,
+                      expires_at)
+VALUES ($1, $2, 'api', 'tenant', $1, '{otp:email}', $3, $3, $3, $4)
+"""
 
 
 @pytest.fixture
@@ -257,6 +264,55 @@ async def test_a_new_email_shuts_out_whoever_held_the_old_one(
     left = await rows(db, "SELECT salt, digest FROM challenges WHERE tenant_id = $1", tenant.id)
     assert left
     assert all(row["salt"] is None and row["digest"] is None for row in left)
+    told = "SELECT data FROM audit_events WHERE tenant_id = $1 AND action = 'tenant.changed'"
+    event = (await rows(db, told, tenant.id))[0]["data"]
+    assert (event["codes_voided"], event["sessions_ended"]) == (1, 1)
+
+
+async def test_a_code_asked_for_during_the_change_goes_nowhere_old(
+    tenants: Tenants,
+    challenges: Challenges,
+    db: Database,
+    ring: KeyRing,
+    monkeypatch: pytest.MonkeyPatch,
+    unique: str,
+) -> None:
+    """A request that reads the old contact and commits before the change does: its code, perhaps sent, is void."""
+    await add(tenants, unique)
+    asked: list[tuple[str, str]] = []
+
+    async def ask_meanwhile(*args: Any, **kwargs: Any) -> None:
+        issued = await challenges.request(Realm.of(unique), Client("api"))
+        asked.append((issued.challenge_id, await current_code(db, ring, issued.challenge_id)))
+        await record(*args, **kwargs)
+
+    monkeypatch.setattr("app.tenants.service.record", ask_meanwhile)
+    await change(tenants, unique, email=f"new@{unique}.example")
+    [(challenge_id, code)] = asked
+    with pytest.raises(CodeExpired):
+        await challenges.verify(Realm.of(unique), challenge_id, code, Client("api"))
+
+
+async def test_a_sign_in_that_is_just_being_completed_is_ended_too(
+    tenants: Tenants, challenges: Challenges, db: Database, clock: Clock, unique: str
+) -> None:
+    """Its transaction holds the challenge; the change waits for it and then ends the session it made."""
+    tenant = await add(tenants, unique)
+    await challenges.request(Realm.of(unique), Client("api"))
+    async with db.tenant(tenant.id) as signing_in:
+        await signing_in.execute(
+            "UPDATE challenges SET ended_at = $2, end_reason = 'used', salt = NULL, digest = NULL WHERE tenant_id = $1",
+            tenant.id,
+            clock.now,
+        )
+        await signing_in.execute(_SESSION, tenant.id, uuid4(), clock.now, clock.now + timedelta(days=7))
+        changing = asyncio.create_task(change(tenants, unique, email=f"new@{unique}.example"))
+        pid = await signing_in.fetchval("SELECT pg_backend_pid()")
+        while not await count(db, "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))", pid):
+            assert not changing.done(), "it did not wait"
+    await changing
+    alive = "SELECT count(*) FROM sessions WHERE tenant_id = $1 AND ended_at IS NULL"
+    assert await count(db, alive, tenant.id) == 0
 
 
 async def test_links_and_devices_of_the_old_contact_are_of_no_use(
@@ -374,6 +430,8 @@ async def test_suspension_is_at_once_and_resume_lifts_it(
     await add(tenants, unique)
     signed_in = await sign_in(challenges, db, ring, unique)
     clock.forward(seconds=5)
+    issued = await challenges.request(Realm.of(unique), Client("api"))
+    code = await current_code(db, ring, issued.challenge_id)
     suspended = await tenants.suspend(unique, " unpaid \n since May ", actor=BY_HAND, client=SHELL)
     assert (suspended.status, suspended.status_reason, suspended.version) == ("suspended", "unpaid since May", 2)
     assert signed_in.access_token
@@ -383,6 +441,8 @@ async def test_suspension_is_at_once_and_resume_lifts_it(
 
     resumed = await tenants.resume(unique, actor=BY_HAND, client=SHELL)
     assert (resumed.status, resumed.status_reason) == ("active", None)
+    with pytest.raises(CodeExpired):
+        await challenges.verify(Realm.of(unique), issued.challenge_id, code, Client("api"))
     with pytest.raises(InvalidToken):
         await sessions.authenticate(signed_in.access_token)
     assert (await sign_in(challenges, db, ring, unique)).tenant_slug == unique

@@ -62,8 +62,8 @@ def test_the_older_secret_still_verifies() -> None:
 def test_it_ends_to_the_second() -> None:
     """Valid until its last second, not a moment after; not before it began, bar 30 seconds for clocks."""
     signed = token()
-    assert read_access(RING, signed, NOW + timedelta(seconds=899), **CLAIMS)
-    assert read_access(RING, signed, NOW - timedelta(seconds=30), **CLAIMS)
+    for moment in (NOW + timedelta(seconds=899), NOW - timedelta(seconds=30)):
+        assert read_access(RING, signed, moment, **CLAIMS).slug == "acme"
     for moment in (NOW + timedelta(seconds=900), NOW - timedelta(seconds=32)):
         with pytest.raises(InvalidToken):
             read_access(RING, signed, moment, **CLAIMS)

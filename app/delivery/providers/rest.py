@@ -12,6 +12,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -123,6 +124,7 @@ class Rest:
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "gatehouse"}
             | dict(headers or {}),
             timeout=timeout,
+            verify=_trust(),
             follow_redirects=False,
             limits=httpx.Limits(
                 max_connections=_CONNECTIONS,
@@ -208,6 +210,12 @@ def code_of(message: Message, vendor: str) -> str:
     if message.code is None:
         raise PermanentFailure(TEMPLATE.error_class, f"The {vendor} template is for codes; this message has none.")
     return message.code
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Whom we trust; read once, since it takes as long as a request."""
+    return httpx.create_ssl_context()
 
 
 def _untrusted(error: BaseException | None) -> bool:

@@ -68,11 +68,18 @@ class Recorder:
     def __init__(self, *replies: Reply) -> None:
         self.replies = deque(replies or [Reply()])
         self.requests: list[Recorded] = []
+        self.connections = 0
         self._over = threading.Event()
         recorder = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802 - the library's name
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                recorder.connections += 1
+                super().setup()
+
+            def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 recorder.requests.append(Recorded("POST", self.path, headers, self.rfile.read(length)))
@@ -96,6 +103,7 @@ class Recorder:
         reply = self.replies.popleft() if len(self.replies) > 1 else self.replies[0]
         if reply.silent:
             self._over.wait()
+            handler.close_connection = True
             return
         body = reply.encoded()
         handler.send_response(reply.status)

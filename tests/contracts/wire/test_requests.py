@@ -14,7 +14,7 @@ import httpx
 import pytest
 import twilio.rest
 from botocore.config import Config
-from pywa import WhatsApp
+from pywa.client import WhatsApp
 from pywa.types.templates import AuthenticationBody, CopyCodeOTPButton, TemplateLanguage
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter

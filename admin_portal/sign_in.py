@@ -1,0 +1,233 @@
+"""Admins sign in: an email, a code, or a link of `gatehouse admin login-link` when nothing else works."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from litestar import get, post
+from litestar.datastructures import Cookie
+from litestar.params import FromPath
+
+from admin_portal.desk import desk
+from admin_portal.guards import ANYONE, HOME, SIGN_IN, own_path
+from admin_portal.views import FORM, in_words
+from app.auth.challenges import Issued, Realm
+from app.auth.devices import LIFETIME as DEVICE_LIFETIME
+from app.auth.sessions import SignIn
+from app.errors import CodeExpired, GatehouseError, InvalidCode, InvalidRequest, RateLimited, TooManyAttempts
+from app.tenants.rules import normalise_email
+from app.web.browser import ADMIN, Answer, jar_of, redirect, visitor
+from app.web.problems import refuse
+from app.web.services import AnyRequest, services
+from app.web.texts import choose_language
+
+_CHALLENGE: Final = "admin_challenge"
+_DEVICE: Final = "admin_device"
+_PENDING: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9]{1,12})\.([0-9]{1,12})")
+# The cookie outlives its code, so that the page can say that the code has expired.
+_KEPT_AFTER_EXPIRY: Final = 3600
+_CODE: Final = f"{SIGN_IN}/code"
+_WHY: Final = {
+    "again": "To change a contact, sign in again: your last sign-in is more than an hour ago. Nothing was saved yet.",
+    "out": "You are signed out.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A sign-in under way: plain text in a cookie, about the browser's own challenge; the core believes none of it."""
+
+    challenge_id: str
+    resend_at: int
+    expires_at: int
+    """Both in seconds since the epoch."""
+
+    @classmethod
+    def of(cls, issued: Issued, now: datetime) -> "Pending":
+        """The sign-in that a code was just sent for."""
+        at = int(now.timestamp())
+        return cls(issued.challenge_id, at + issued.resend_in, at + issued.expires_in)
+
+    @classmethod
+    def read(cls, request: AnyRequest) -> "Pending | None":
+        """The one that this browser has under way, or None."""
+        found = _PENDING.fullmatch(jar_of(request).read(request, _CHALLENGE) or "")
+        return cls(found[1], int(found[2]), int(found[3])) if found else None
+
+    def cookie(self, request: AnyRequest, issued: Issued) -> Cookie:
+        """The cookie that keeps it."""
+        value = f"{self.challenge_id}.{self.resend_at}.{self.expires_at}"
+        seconds = issued.expires_in + _KEPT_AFTER_EXPIRY
+        return jar_of(request).make(_CHALLENGE, value, seconds=seconds, same_site="strict")
+
+
+@get("/sign-in", opt=ANYONE)
+async def ask_email(request: AnyRequest) -> Answer:
+    """Asks for the email. Whoever is signed in and wasn't asked to prove it again goes on."""
+    wanted, why = own_path(request.query_params.get("next")), request.query_params.get("why")
+    session = await ADMIN.session(request)
+    if session is not None and why != "again":
+        return redirect(wanted)
+    values = {"email": session.email or ""} if session else {}
+    return await _email_page(request, values, wanted, why=_WHY.get(why or ""))
+
+
+@post("/sign-in", opt=ANYONE)
+async def send_code(request: AnyRequest) -> Answer:
+    """Sends a code to an admin, and answers alike for everybody else."""
+    form = await ADMIN.form(request, "email", "next")
+    wanted = own_path(form.get("next"))
+    core = services(request)
+    try:
+        issued = await core.challenges.request(
+            Realm.admins(),
+            visitor(request),
+            identifier=normalise_email(form.get("email", ""), "/email"),
+            locale=choose_language(request.headers.get("accept-language")),
+            device_token=jar_of(request).read(request, _DEVICE),
+        )
+    except (InvalidRequest, RateLimited) as refusal:
+        return await _email_page(request, form, wanted, refusal)
+    pending = Pending.of(issued, core.clock())
+    return redirect(_code_address(wanted), [pending.cookie(request, issued)])
+
+
+@get("/sign-in/code", opt=ANYONE)
+async def ask_code(request: AnyRequest) -> Answer:
+    """Asks for the code."""
+    pending = Pending.read(request)
+    if pending is None:
+        return redirect(SIGN_IN)
+    return await _code_page(request, pending, own_path(request.query_params.get("next")))
+
+
+@post("/sign-in/code", opt=ANYONE)
+async def check_code(request: AnyRequest) -> Answer:
+    """Signs in with the code."""
+    form = await ADMIN.form(request, "code", "factor", "next")
+    wanted = own_path(form.get("next"))
+    pending = Pending.read(request)
+    if pending is None:
+        return redirect(SIGN_IN)
+    typed = form.get("code", "")
+    try:
+        entered = await services(request).challenges.verify(
+            Realm.admins(), pending.challenge_id, typed, visitor(request), kind="browser"
+        )
+    except (InvalidRequest, InvalidCode, CodeExpired, TooManyAttempts) as refusal:
+        return await _code_page(request, pending, wanted, refusal, typed)
+    return await _enter(request, entered, wanted)
+
+
+@post("/sign-in/resend", opt=ANYONE)
+async def resend(request: AnyRequest) -> Answer:
+    """A new code for the same sign-in."""
+    form = await ADMIN.form(request, "next")
+    wanted = own_path(form.get("next"))
+    pending = Pending.read(request)
+    if pending is None:
+        return redirect(SIGN_IN)
+    core = services(request)
+    try:
+        issued = await core.challenges.resend(Realm.admins(), pending.challenge_id, visitor(request))
+    except (RateLimited, CodeExpired, TooManyAttempts) as refusal:
+        return await _code_page(request, pending, wanted, refusal)
+    renewed = Pending.of(issued, core.clock())
+    return redirect(_code_address(wanted), [renewed.cookie(request, issued)])
+
+
+@get("/link/{token:str}", opt=ANYONE)
+async def show_link(request: AnyRequest, token: FromPath[str]) -> Answer:
+    """A button, because mail scanners follow links and would use this one up."""
+    return await ADMIN.page(request, "admin/link.html", token=token, errors={})
+
+
+@post("/link/{token:str}", opt=ANYONE)
+async def use_link(request: AnyRequest, token: FromPath[str]) -> Answer:
+    """Signs in with the link."""
+    await ADMIN.form(request)
+    try:
+        return await _enter(request, await desk(request).links.use(token, visitor(request)), HOME)
+    except CodeExpired as refusal:
+        said = refuse(refusal, services(request).settings)
+        errors = {FORM: said.detail}
+        return await ADMIN.page(request, "admin/link.html", status=said.status, token=None, errors=errors)
+
+
+@post("/sign-out", opt=ANYONE)
+async def sign_out(request: AnyRequest) -> Answer:
+    """Ends the session."""
+    await ADMIN.form(request)
+    return await ADMIN.exit(request, f"{SIGN_IN}?why=out")
+
+
+HANDLERS: Final = (ask_email, send_code, ask_code, check_code, resend, show_link, use_link, sign_out)
+
+
+async def _enter(request: AnyRequest, entered: SignIn, wanted: str) -> Answer:
+    jar = jar_of(request)
+    cookies = [jar.drop(_CHALLENGE, same_site="strict")]
+    if entered.device_token:
+        seconds = int(DEVICE_LIFETIME.total_seconds())
+        cookies.append(jar.make(_DEVICE, entered.device_token, seconds=seconds, same_site="strict"))
+    return await ADMIN.enter(request, entered, wanted, cookies)
+
+
+def _code_address(wanted: str) -> str:
+    return f"{_CODE}?{urlencode({'next': wanted})}" if wanted != HOME else _CODE
+
+
+async def _email_page(
+    request: AnyRequest,
+    values: dict[str, str],
+    wanted: str,
+    refusal: GatehouseError | None = None,
+    why: str | None = None,
+) -> Answer:
+    notice = {"kind": "info", "text": why} if why else None
+    return await _page(request, "admin/sign_in.html", refusal, values=values, wanted=wanted, notice=notice)
+
+
+async def _code_page(
+    request: AnyRequest, pending: Pending, wanted: str, refusal: GatehouseError | None = None, typed: str = ""
+) -> Answer:
+    now = int(services(request).clock().timestamp())
+    if refusal is None and pending.expires_at <= now:
+        refusal = CodeExpired()
+    wait = refusal.retry_after if isinstance(refusal, RateLimited) else pending.resend_at - now
+    return await _page(
+        request,
+        "admin/sign_in_code.html",
+        refusal,
+        over=isinstance(refusal, CodeExpired | TooManyAttempts),
+        expires_at=datetime.fromtimestamp(0, tz=services(request).clock().tzinfo) + timedelta(seconds=pending.expires_at),
+        resend_in=max(0, wait),
+        # A wrong code is typed anew; one that only lacks a digit is mended.
+        values={"code": typed if isinstance(refusal, InvalidRequest) else ""},
+        wanted=wanted,
+    )
+
+
+async def _page(request: AnyRequest, template: str, refusal: GatehouseError | None, **context: Any) -> Answer:
+    if refusal is None:
+        return await ADMIN.page(request, template, errors={}, **context)
+    said = refuse(refusal, services(request).settings)
+    return await ADMIN.page(
+        request, template, status=said.status, headers=said.headers, errors=_errors(refusal), **context
+    )
+
+
+def _errors(refusal: GatehouseError) -> dict[str, str]:
+    match refusal:
+        case InvalidRequest(errors=errors) if errors:
+            return {error.pointer.removeprefix("/") or FORM: error.detail for error in errors}
+        case InvalidCode(attempts_left=left):
+            return {"code": f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}
+        case RateLimited(detail=detail, retry_after=retry_after):
+            return {FORM: f"{detail} You can ask again in {in_words(retry_after)}."}
+        case TooManyAttempts(retry_after=retry_after):
+            return {FORM: f"Too many attempts. Ask for a new code in {in_words(retry_after)}."}
+        case _:
+            return {FORM: refusal.detail}

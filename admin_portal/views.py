@@ -1,0 +1,251 @@
+"""What the pages show: people, places, contacts and refusals in the words of somebody who does support."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from admin_portal.guards import signed_in
+from app.audit.story import Entry
+from app.auth.tenant_sessions import TenantSession
+from app.errors import ChannelUnavailable, ContactMissing, GatehouseError, InvalidRequest
+from app.masking import mask_email, mask_ip, mask_phone
+from app.settings import Settings
+from app.tenants.history import Change
+from app.tenants.model import Tenant
+from app.tenants.rules import CHANNELS
+from app.web.browser import ADMIN, Answer
+from app.web.services import AnyRequest, services
+from app.web.useragents import UNKNOWN, describe
+
+FORM: Final = "form"
+
+_NOTICES: Final = {
+    "added": "The tenant is added.",
+    "contact": "The contact is saved. Open codes stopped working, and the old and the new address are told.",
+    "delivery": "The delivery is saved.",
+    "details": "The details are saved.",
+    "suspended": "The tenant is suspended. Nobody of it is signed in any more.",
+    "resumed": "The tenant is resumed. Codes are sent again.",
+    "unlocked": "Unlocked. A code can be asked for now.",
+    "not-locked": "There was nothing to unlock.",
+    "session": "The session is ended.",
+    "sessions": "All sessions are ended.",
+    "test": "The test message is on its way.",
+}
+_VIA: Final = {"page": "page", "api": "API", "cli": "command line", "worker": "worker"}
+_ACTORS: Final = {"operator": "somebody at the command line", "system": "Gatehouse"}
+_CHANGE_WORDS: Final = {
+    "tenant.created": "Added",
+    "tenant.suspended": "Suspended",
+    "tenant.resumed": "Resumed",
+    "tenant.unlocked": "Unlocked",
+}
+_CHANNEL_WORDS: Final = {"email": "Email", "sms": "SMS", "whatsapp": "WhatsApp", "push": "Push notification"}
+_FIELD_WORDS: Final = {
+    "name": "Name",
+    "slug": "Slug",
+    "status": "Status",
+    "status_reason": "Reason",
+    "email": "Email",
+    "phone_number": "Phone number",
+    "otp_delivery_method": "Codes go by",
+    "fallback_methods": "If that fails",
+    "locale": "Language",
+    "timezone": "Time zone",
+}
+_CONTACT_WORDS: Final = {"email": "an email address", "phone_number": "a phone number"}
+_SECONDS_UNTIL: Final = 120
+
+
+async def show(request: AnyRequest, template: str, *, status: int = 200, **context: Any) -> Answer:
+    """A page of somebody who is signed in. The label of the environment is there in production too."""
+    core = services(request)
+    admin = signed_in(request)
+    said = {
+        "admin": {"email": admin.session.email, "role": admin.session.role},
+        "environment_label": core.settings.environment,
+        "now": core.clock(),
+        "may_edit": admin.may_edit,
+        "notice": notice(request.query_params.get("done")) if request.method == "GET" else None,
+    }
+    return await ADMIN.page(request, template, status=status, **{**said, **context})
+
+
+def notice(key: str | None) -> Mapping[str, str] | None:
+    """What a page says about the step that led to it; None for anything we don't say."""
+    text = _NOTICES.get(key or "")
+    return {"kind": "done", "text": text} if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A tenant as a role may see it: with `masked`, contacts are."""
+
+    slug: str
+    name: str
+    status: str
+    suspended_reason: str | None
+    email: str | None
+    phone_number: str | None
+    otp_delivery_method: str
+    fallback_methods: Sequence[str]
+    locale: str
+    timezone: str
+    version: int
+    created_at: Any
+    updated_at: Any
+    contact_missing: bool
+    failing: bool = False
+
+    @classmethod
+    def of(cls, tenant: Tenant, *, masked: bool, failing: bool = False) -> "Shown":
+        """This tenant, for somebody who may (not) see contacts."""
+        email, phone = tenant.email, tenant.phone_number
+        if masked:
+            email, phone = masked_contacts(tenant).values()
+        return cls(
+            tenant.slug,
+            tenant.name,
+            tenant.status,
+            tenant.status_reason,
+            email,
+            phone,
+            tenant.otp_delivery_method,
+            tenant.fallback_methods,
+            tenant.locale,
+            tenant.timezone,
+            tenant.version,
+            tenant.created_at,
+            tenant.updated_at,
+            tenant.contact_missing,
+            failing,
+        )
+
+
+def masked_contacts(tenant: Tenant) -> dict[str, str | None]:
+    """A tenant's contacts by field name, masked."""
+    return {
+        "email": mask_email(tenant.email) if tenant.email else None,
+        "phone_number": mask_phone(tenant.phone_number) if tenant.phone_number else None,
+    }
+
+
+def ways(settings: Settings, *, failing: str | None = None) -> list[dict[str, object]]:
+    """Every channel: whether a provider is switched on, and whether messages fail by it."""
+    return [{"key": key, "available": key in settings.providers, "failing": key == failing} for key in CHANNELS]
+
+
+def lines(entries: Sequence[Entry]) -> list[dict[str, object]]:
+    """Entries of a story for the timeline macro."""
+    return [
+        {"at": e.at, "kind": e.look, "text": e.text, "note": " · ".join((*e.notes, *whereabouts(e.user_agent, e.ip)))}
+        for e in entries
+    ]
+
+
+def whereabouts(user_agent: str | None, ip: str | None) -> list[str]:
+    """Browser and network of a call, as far as they are known. A network, not an address: it is somebody else's."""
+    device = describe(user_agent)
+    return [part for part in (device if device != UNKNOWN else "", mask_ip(ip) if ip else "") if part]
+
+
+def session_lines(sessions: Sequence[TenantSession], tenant_id: UUID) -> list[dict[str, object]]:
+    """Sessions for the list macro."""
+    return [
+        {
+            "id": session.id,
+            "device": session.device_name or describe(session.user_agent),
+            "subject": None if session.subject_id == tenant_id else "a member",
+            "place": mask_ip(session.ip) if session.ip else "unknown network",
+            "started_at": session.created_at,
+            "last_seen_at": session.seen_at,
+        }
+        for session in sessions
+    ]
+
+
+def change_line(change: Change) -> dict[str, object]:
+    """One entry of the history: who, from where, what, and the differences."""
+    return {
+        "at": change.at,
+        "actor": actor(change),
+        "via": _VIA.get(change.source, change.source),
+        "place": " · ".join(whereabouts(change.user_agent, change.ip) if change.source != "cli" else []),
+        "what": what_changed(change),
+        "changes": [
+            {"field": field_words(c["field"]), "before": _value(c["before"]), "after": _value(c["after"])}
+            for c in change.changes
+        ],
+    }
+
+
+def actor(change: Change) -> str:
+    """Who did it."""
+    return change.actor or _ACTORS.get(change.actor_kind, change.actor_kind)
+
+
+def what_changed(change: Change) -> str:
+    """A change in one line."""
+    words = _CHANGE_WORDS.get(change.action)
+    if words is None:
+        words = ", ".join(field_words(c["field"]) for c in change.changes) or "Changed"
+    return f"{words}: {change.reason}" if change.reason and change.action == "tenant.suspended" else words
+
+
+def field_words(name: str) -> str:
+    """What a field is called on pages."""
+    return _FIELD_WORDS.get(name, name.removeprefix("policy.").replace("_", " ").capitalize())
+
+
+def channel_words(name: str) -> str:
+    """What a channel is called on pages."""
+    return _CHANNEL_WORDS.get(name, name)
+
+
+def errors_of(refusal: GatehouseError, fields: Sequence[str], method: str) -> dict[str, str]:
+    """A refusal as sentences by field, for a form with these fields; `method` is how codes are to go.
+
+    What concerns a field the form doesn't have stands at the first one.
+    """
+    if isinstance(refusal, InvalidRequest) and refusal.errors:
+        found: dict[str, str] = {}
+        for error in refusal.errors:
+            name = error.pointer.split("/")[1] if error.pointer else FORM
+            found.setdefault(name if name in fields else FORM, _sentence(name, error.detail))
+        return found
+    if isinstance(refusal, ContactMissing):
+        missing = str(refusal.extra.get("pointer", "")).removeprefix("/")
+        what = _CONTACT_WORDS.get(missing, "a contact")
+        if missing not in fields:
+            return {fields[0]: f"There is no {what.partition(' ')[2]} for it. Add one under Contact first."}
+        return {missing: f"Codes go by {channel_words(method)}, so {what} is needed."}
+    if isinstance(refusal, ChannelUnavailable):
+        at = "otp_delivery_method" if "otp_delivery_method" in fields else FORM
+        return {at: f"{channel_words(method)} is switched off: no provider is set up."}
+    return {FORM: refusal.detail}
+
+
+def in_words(seconds: int) -> str:
+    """A wait as people say it."""
+    if seconds < _SECONDS_UNTIL:
+        return f"{seconds} second{'' if seconds == 1 else 's'}"
+    return f"{math.ceil(seconds / 60)} minutes"
+
+
+def _sentence(name: str, detail: str) -> str:
+    """The rules speak of fields by their name in the API."""
+    return detail.replace(f"{name} is required", f"Enter the {field_words(name).lower()}")
+
+
+def _value(value: object) -> str | None:
+    match value:
+        case None | "" | []:
+            return None
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", then ".join(channel_words(str(item)) for item in value)
+        case _:
+            return _CHANNEL_WORDS.get(str(value), str(value))

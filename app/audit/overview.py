@@ -1,0 +1,159 @@
+"""What needs attention in the whole installation, and how many codes go through it: read for the home page.
+
+Everything here stands in tables that hold a day or two, so it costs what a day's traffic costs, however long the
+history is.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from app.storage import SYSTEM_TENANT
+from app.storage.db import Database
+
+PERIODS: Final = (("Last hour", timedelta(hours=1)), ("Last 24 hours", timedelta(hours=24)))
+_DAY: Final = timedelta(hours=24)
+_FLEET: Final = UUID(int=0)
+# Counting stops here: a page that says "more than 1,000" has said enough.
+_COUNT_AT_MOST: Final = 1_000
+_LISTED: Final = 5
+# A worker says every five seconds that it lives.
+_WORKER_SILENT: Final = timedelta(seconds=30)
+_WAITS_TOO_LONG: Final = timedelta(minutes=1)
+_MANY_FAILURES: Final = 5
+
+_CODES: Final = """
+SELECT count(*) FILTER (WHERE state IN ('sent', 'delivered')) AS sent,
+       count(*) FILTER (WHERE state = 'delivered') AS delivered,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM updated_at - created_at)::float8)
+           FILTER (WHERE state IN ('sent', 'delivered')) AS p50,
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM updated_at - created_at)::float8)
+           FILTER (WHERE state IN ('sent', 'delivered')) AS p95
+FROM outbox WHERE created_at > $1 AND kind = 'code'
+"""
+_ACTIVITY: Final = """
+SELECT coalesce(sum(requested), 0)::bigint AS requested, coalesce(sum(verified), 0)::bigint AS verified
+FROM activity WHERE slot > $1 AND tenant_id <> $2
+"""
+# A tenant fails while the newest of its messages did.
+_FAILING: Final = """
+SELECT t.id, t.slug, t.name, newest.channel, newest.error_class
+FROM (SELECT DISTINCT tenant_id FROM outbox
+      WHERE created_at > $1 AND state = 'failed' AND kind IN ('code', 'test')) AS suspect
+JOIN tenants t ON t.id = suspect.tenant_id AND t.id <> $2
+JOIN LATERAL (SELECT o.state, o.channel, o.error_class, o.updated_at FROM outbox o
+              WHERE o.tenant_id = t.id AND o.created_at > $1 AND o.kind IN ('code', 'test')
+                AND o.state IN ('sent', 'delivered', 'failed')
+              ORDER BY o.created_at DESC LIMIT 1) AS newest ON newest.state = 'failed'
+WHERE $3::uuid[] IS NULL OR t.id = ANY ($3)
+ORDER BY newest.updated_at DESC LIMIT $4
+"""
+_PROVIDERS: Final = """
+SELECT provider, channel, count(*) FILTER (WHERE state = 'failed') AS failed, count(*) AS tried
+FROM outbox
+WHERE created_at > $1 AND provider IS NOT NULL AND state IN ('sent', 'delivered', 'failed') AND kind <> 'decoy'
+GROUP BY provider, channel
+HAVING count(*) FILTER (WHERE state = 'failed') >= $2 AND 2 * count(*) FILTER (WHERE state = 'failed') >= count(*)
+ORDER BY failed DESC
+"""
+_ATTACKS: Final = """
+SELECT m.tenant_id, t.slug, t.name FROM attack_modes m LEFT JOIN tenants t ON t.id = m.tenant_id
+WHERE m.until > $1 ORDER BY m.tenant_id LIMIT $2
+"""
+_WORKERS: Final = "SELECT EXISTS (SELECT FROM workers WHERE seen_at > $1)"
+_WAITING: Final = """
+SELECT count(*) FROM (SELECT FROM outbox WHERE state = 'queued' AND available_at < $1 AND expires_at > $2 LIMIT $3) AS w
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """How many codes went through in a span of time; p50 and p95 are seconds from asked to handed over."""
+
+    label: str
+    requested: int
+    sent: int
+    delivered: int
+    verified: int
+    p50: float | None
+    p95: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailingTenant:
+    """A tenant whose newest message was not delivered."""
+
+    id: UUID
+    slug: str
+    name: str
+    channel: str
+    error_class: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailingProvider:
+    """A provider that refused at least half of what it was given in the last hour."""
+
+    name: str
+    channel: str
+    failed: int
+    tried: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """Somebody guesses codes; `slug` None: all over the installation."""
+
+    slug: str | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The installation as a whole. `waiting` counts messages that are a minute late."""
+
+    periods: Sequence[Period]
+    failing: Sequence[FailingTenant]
+    providers: Sequence[FailingProvider]
+    attacks: Sequence[Attack]
+    worker_alive: bool
+    waiting: int
+
+
+class Overview:
+    """Looks at all tenants at once. Raises `Unavailable` when the database is away."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def read(self, now: datetime) -> Situation:
+        """The installation at `now`."""
+        async with self._db.every_tenant() as connection:
+            periods = []
+            for label, span in PERIODS:
+                codes = await connection.fetchrow(_CODES, now - span)
+                activity = await connection.fetchrow(_ACTIVITY, now - span, _FLEET)
+                periods.append(Period(label=label, **codes, **activity))
+            failing = await connection.fetch(_FAILING, now - _DAY, SYSTEM_TENANT, None, _LISTED)
+            providers = await connection.fetch(_PROVIDERS, now - timedelta(hours=1), _MANY_FAILURES)
+            attacks = await connection.fetch(_ATTACKS, now, _LISTED)
+            alive = await connection.fetchval(_WORKERS, now - _WORKER_SILENT)
+            waiting = await connection.fetchval(_WAITING, now - _WAITS_TOO_LONG, now, _COUNT_AT_MOST)
+        return Situation(
+            periods,
+            [FailingTenant(**row) for row in failing],
+            [FailingProvider(row["provider"], row["channel"], row["failed"], row["tried"]) for row in providers],
+            [Attack(row["slug"], row["name"]) for row in attacks],
+            bool(alive),
+            int(waiting),
+        )
+
+    async def failing(
+        self, now: datetime, among: Collection[UUID] | None = None, *, at_most: int = 200
+    ) -> Sequence[FailingTenant]:
+        """The tenants whose newest message of the last day was not delivered, newest first."""
+        async with self._db.every_tenant() as connection:
+            ids = None if among is None else list(among)
+            return [FailingTenant(**row) for row in await connection.fetch(_FAILING, now - _DAY, SYSTEM_TENANT, ids, at_most)]

@@ -1,0 +1,252 @@
+"""What happened to a tenant's codes, told in plain words. Pure: stored happenings in, lines of a story out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal, TypeAlias
+
+# How a line looks: a key of the timeline's icons.
+Look: TypeAlias = Literal["asked", "queued", "sent", "delivered", "verified", "failed", "refused", "changed", "ended", "expired"]
+
+BY: Final = {"email": "by email", "sms": "by SMS", "whatsapp": "by WhatsApp", "push": "as a push notification"}
+CONTACT_OF: Final = {"email": "email", "sms": "phone_number", "whatsapp": "phone_number"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """One thing that happened, as it is stored. `what` is an audit action, `delivery.<state>` or `refused.<reason>`.
+
+    `answer` is what a provider said, `number` milliseconds of a delivery or how often something was refused.
+    """
+
+    at: datetime
+    ref: str = ""
+    what: str
+    kind: str | None = None
+    channel: str | None = None
+    provider: str | None = None
+    answer: str | None = None
+    error_class: str | None = None
+    number: int | None = None
+    actor_kind: str = "anonymous"
+    actor: str | None = None
+    ip: str | None = None
+    user_agent: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the story. `notes` are details, `ip` and `user_agent` say whose call it was."""
+
+    at: datetime
+    look: Look
+    text: str
+    notes: Sequence[str] = ()
+    ip: str | None = None
+    user_agent: str | None = None
+
+
+def tell(happenings: Iterable[Happening], contacts: Mapping[str, str | None]) -> list[Entry]:
+    """The story, in the order of the happenings: newest first.
+
+    `contacts` are the tenant's masked contacts by field name, as they are after the newest. Going back in time, each
+    change of a contact gives the one that older codes went to.
+    """
+    known = dict(contacts)
+    entries = []
+    for happening in happenings:
+        look, text, notes = _put(happening, known.get(CONTACT_OF.get(happening.channel or "", "")))
+        told = tuple(note for note in notes if note)
+        entries.append(Entry(happening.at, look, text, told, happening.ip, happening.user_agent))
+        if happening.what == "tenant.changed":
+            take_back(known, happening.data)
+    return entries
+
+
+def take_back(contacts: dict[str, str | None], data: Mapping[str, Any]) -> None:
+    """Makes the contacts what they were before the change that `data` of its event describes."""
+    for change in data.get("changes", ()):
+        if change["field"] in contacts:
+            contacts[change["field"]] = change["before"]
+
+
+def failure(error_class: str | None) -> str:
+    """Why a provider did not take a message, in words for who knows nothing of providers."""
+    return _FAILURES.get(error_class or "", "it was refused")
+
+
+Line: TypeAlias = tuple[Look, str, Sequence[str | None]]
+
+_FAILURES: Final = {
+    "recipient": "there is no such address, or it takes no mail",
+    "sender": "our sender address was refused",
+    "credentials": "our account at the provider was refused",
+    "refused": "the provider refused it",
+    "unanswered": "the provider didn’t say whether it took it",
+    "timeout": "the provider didn’t answer",
+    "disconnected": "the provider hung up",
+    "unreachable": "the provider can’t be reached",
+    "busy": "the provider is busy",
+    "protocol": "the provider asked us to come back later",
+    "tls": "the connection to the provider isn’t safe",
+    "unsupported": "the provider doesn’t offer what we insist on",
+    "no-provider": "no provider is switched on for it",
+    "address": "this is no address that mail can go to",
+    "contact-missing": "there is nowhere to send it",
+    "expired": "its time had run out",
+    "poison": "a fault on our side",
+    "internal": "a fault on our side",
+}
+_WITHHELD: Final = {
+    "tenant-suspended": "the tenant is suspended",
+    "contact-missing": "there is no contact to send it to",
+    "channel-unavailable": "this way of delivery is not available",
+    "recipient-unknown": "what was typed belongs to nobody here",
+    "identifier-missing": "the contact has to be named here, and wasn’t",
+}
+_REFUSED: Final = {
+    "hourly": "Not sent: the codes of this hour were used up",
+    "cooldown": "Not sent again: it was too soon after the last one",
+    "locked": "Not sent: locked after too many wrong codes",
+}
+_ENDED: Final = {
+    "signed-out": "Signed out",
+    "ended-by-user": "Session ended from another device",
+    "refresh-token-reused": "Session ended: one of its tokens was used twice, it may have been copied",
+    "contact-changed": "Session ended: the contact changed",
+    "tenant-suspended": "Session ended: the tenant was suspended",
+    "idle": "Session ended: not used for a while",
+}
+_MESSAGES: Final = {"test": "Test message", "notice": "Notice of the change"}
+
+
+def _put(happening: Happening, contact: str | None) -> Line:
+    if happening.what.startswith("delivery."):
+        return _delivery(happening)
+    if happening.what.startswith("refused."):
+        times = happening.number or 1
+        text = _REFUSED.get(happening.what.removeprefix("refused."), "Not sent: a limit was reached")
+        return "refused", text, [f"{times} times within this minute" if times > 1 else None]
+    tell_it = _AUDIT.get(happening.what)
+    if tell_it is not None:
+        return tell_it(happening, contact)
+    return "changed", happening.what.replace(".", " ").replace("_", " ").capitalize(), [_by(happening)]
+
+
+def _by(happening: Happening) -> str | None:
+    if happening.actor_kind == "operator":
+        return "by somebody at the command line"
+    return f"by {happening.actor}" if happening.actor else None
+
+
+def _way(happening: Happening, contact: str | None) -> str:
+    way = BY.get(happening.channel or "", "")
+    return f"goes to {contact} {way}" if contact else f"goes {way}"
+
+
+def _asked(happening: Happening, contact: str | None) -> Line:
+    again = happening.what == "code.resent"
+    known = "a known device" if happening.data.get("known_device") else None
+    hour = f"code {happening.data['this_hour']} of this hour" if "this_hour" in happening.data else None
+    text = "New code asked for; the one before is void" if again else "Code asked for"
+    return "asked", text, [_way(happening, contact), hour, known]
+
+
+def _withheld(happening: Happening, _: str | None) -> Line:
+    reason = _WITHHELD.get(happening.data.get("reason") or "", "there was nobody to send it to")
+    return "refused", f"Code asked for, but not sent: {reason}", []
+
+
+def _wrong(happening: Happening, _: str | None) -> Line:
+    left = happening.data.get("attempts_left", 0)
+    if not left:
+        return "refused", "Wrong code, and it was the last try: a new code is needed", []
+    return "refused", f"Wrong code, {left} {'tries' if left != 1 else 'try'} left", []
+
+
+def _signed_in(happening: Happening, _: str | None) -> Line:
+    by_link = "link" in happening.data.get("methods", ())
+    return "verified", "Signed in by link" if by_link else "Signed in", [happening.data.get("device")]
+
+
+def _session_ended(happening: Happening, _: str | None) -> Line:
+    reason = happening.data.get("reason")
+    if reason == "ended-by-admin":
+        return "ended", "Session ended by an admin", [_by(happening)]
+    return "ended", _ENDED.get(reason or "", "Session ended"), []
+
+
+def _changed(happening: Happening, _: str | None) -> Line:
+    changes = happening.data.get("changes", ())
+    names = [_FIELDS.get(change["field"], change["field"]) for change in changes]
+    contacts = [f"{c['before'] or 'none'} → {c['after'] or 'none'}" for c in changes if c["field"] in _CONTACTS]
+    return "changed", f"Changed: {', '.join(dict.fromkeys(names))}", [*contacts, _by(happening)]
+
+
+_FIELDS: Final = {
+    "email": "email",
+    "phone_number": "phone number",
+    "otp_delivery_method": "the way codes go",
+    "fallback_methods": "what is tried next",
+    "name": "name",
+    "locale": "language",
+    "timezone": "time zone",
+}
+_CONTACTS: Final = frozenset({"email", "phone_number"})
+
+
+def field_name(name: str) -> str:
+    """What a stored field is called on pages; policies keep their names."""
+    return _FIELDS.get(name, name.removeprefix("policy.").replace("_", " "))
+
+
+def _fixed(look: Look, text: str) -> Callable[[Happening, str | None], Line]:
+    def line(happening: Happening, _: str | None) -> Line:
+        return look, text, [happening.data.get("reason"), _by(happening)]
+
+    return line
+
+
+_AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
+    "code.requested": _asked,
+    "code.resent": _asked,
+    "code.withheld": _withheld,
+    "code.wrong": _wrong,
+    "session.started": _signed_in,
+    "session.ended": _session_ended,
+    "tenant.changed": _changed,
+    "tenant.created": _fixed("changed", "Tenant added"),
+    "tenant.suspended": _fixed("refused", "Suspended: nobody can sign in"),
+    "tenant.resumed": _fixed("changed", "Resumed: codes are sent again"),
+    "tenant.unlocked": _fixed("changed", "Unlocked: limits and wrong codes forgotten"),
+    "message.tested": lambda h, contact: ("asked", "Test message asked for", [_way(h, contact), _by(h)]),
+    "sign_in_link.created": _fixed("asked", "Sign-in link made"),
+    "attack.tenant": _fixed("refused", "Unusually many wrong codes: codes have 8 digits for now"),
+}
+
+
+def _delivery(happening: Happening) -> Line:
+    message = _MESSAGES.get(happening.kind or "")
+    state = happening.what.removeprefix("delivery.")
+    took = f"after {happening.number / 1000:.1f} s" if happening.number is not None else None
+    notes = [happening.provider, happening.answer, took]
+    why = failure(happening.error_class)
+    match state:
+        case "sent":
+            taker = "the mail server" if happening.channel == "email" else "the provider"
+            return "sent", f"{message}: accepted by {taker}" if message else f"Accepted by {taker}", notes
+        case "delivered":
+            return "delivered", f"{message} delivered" if message else "Delivered", notes
+        case "queued":
+            return "queued", f"{_lead(message, 'Not through yet')}: {why}. We try again", notes
+        case "failed":
+            return "failed", f"{_lead(message, 'Not delivered')}: {why}", notes
+        case "expired":
+            return "expired", f"{_lead(message, 'Not sent')}: {failure('expired')}", notes
+        case _:
+            return "expired", "Not sent: a newer code or a change had made it void", notes
+
+
+def _lead(message: str | None, words: str) -> str:
+    return f"{message} {words[0].lower()}{words[1:]}" if message else words

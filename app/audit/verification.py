@@ -1,0 +1,306 @@
+"""Checking the audit chain against what the tables hold now, in one pass and constant memory.
+
+One snapshot of the database: sealing may go on meanwhile, removing old months waits. Each fault is told once: the
+events of a batch whose seal is missing or changed can't be checked, so nothing is said about them.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal, TypeAlias
+
+import asyncpg
+
+from app.audit.chain import BEFORE_ALL_IDS, GENESIS, Mark, Seal, digest, mark, unpack_marks
+from app.audit.checkpoints import Checkpoint
+from app.audit.sealing import CHAIN_SCOPE, EVENT_TEXTS, SEAL_COLUMNS
+from app.errors import InvalidRequest
+from app.keys import KeyRing
+from app.storage.db import Database
+
+# Every fault counts; so many are kept to be shown.
+_SHOWN: Final = 100
+# A statement of this pass may take longer than those of a sign-in.
+_TIMEOUT: Final = 120.0
+
+_SEALS: Final = f"""
+SELECT {", ".join("s." + column.strip() for column in SEAL_COLUMNS.split(","))}, s.marks, c.checkpoint
+FROM audit_seals s LEFT JOIN audit_checkpoints c ON c.number = s.number ORDER BY s.number
+"""
+_EVENTS: Final = f"SELECT {EVENT_TEXTS} FROM audit_events e ORDER BY e.id"
+_REMOVALS: Final = f"SELECT {SEAL_COLUMNS} FROM audit_seals WHERE kind = 'removal'"
+_LATER_CHECKPOINTS: Final = "SELECT checkpoint FROM audit_checkpoints WHERE number > $1 ORDER BY number"
+# The sequence runs ahead of the snapshot, never behind: an id above it was written by hand.
+_UNSEALED: Final = """
+SELECT count(*) FILTER (WHERE e.id <= s.last_value) AS events,
+       min(e.at) FILTER (WHERE e.id <= s.last_value)::text AS since,
+       array_agg(e.id) FILTER (WHERE e.id > s.last_value) AS beyond
+FROM (SELECT id, at FROM audit_events WHERE id > $1) e,
+     (SELECT coalesce(last_value, 0) AS last_value FROM pg_sequences
+      WHERE schemaname = 'public' AND sequencename = 'audit_event_id') s
+"""
+
+Fault: TypeAlias = Literal[
+    "event-changed",
+    "event-removed",
+    "event-inserted",
+    "batch-changed",
+    "batch-missing",
+    "batch-forged",
+    "chain-truncated",
+    "checkpoint-broken",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault, with the event or the batch it is about. `sentence` says it to a person."""
+
+    fault: Fault
+    sentence: str
+    event_id: int | None = None
+    batch: int | None = None
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a check of the whole chain found. `findings` holds the first of `faults`."""
+
+    batches: int = 0
+    events: int = 0
+    pruned_batches: int = 0
+    pruned_events: int = 0
+    unsealed_events: int = 0
+    unsealed_since: str | None = None
+    checkpoint: str | None = None
+    faults: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def intact(self) -> bool:
+        """Whether everything sealed is there as it was sealed."""
+        return not self.faults
+
+    def add(self, finding: Finding) -> None:
+        """Counts a fault, and keeps it while there is room."""
+        self.faults += 1
+        if len(self.findings) < _SHOWN:
+            self.findings.append(finding)
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        return {"intact": self.intact, **asdict(self)}
+
+
+async def verify(db: Database, ring: KeyRing, *, checkpoints: Sequence[Checkpoint] = ()) -> Verdict:
+    """Checks every seal, every sealed event and every checkpoint: those in the database and those given.
+
+    Raises `InvalidRequest` when a given checkpoint wasn't signed by a key of the ring, and `Unavailable`.
+    """
+    for checkpoint in checkpoints:
+        if not checkpoint.is_genuine(ring):
+            raise InvalidRequest(
+                detail=f"The checkpoint is not signed by a key in SECRET_KEYS (it names {checkpoint.key_id})."
+            )
+    async with _snapshot(db) as connection:
+        removals = [Seal(*row) for row in await connection.fetch(_REMOVALS, timeout=_TIMEOUT)]
+        pruned_before = max((seal.month for seal in removals if _genuine(ring, seal)), default=0)
+        events = _Events(aiter(connection.cursor(_EVENTS, prefetch=1000, timeout=_TIMEOUT)))
+        walk = _Walk(ring, events, pruned_before, checkpoints)
+        async for row in connection.cursor(_SEALS, prefetch=20, timeout=_TIMEOUT):
+            *columns, marks, stored = row.values()
+            await walk.step(Seal(*columns), marks, stored)
+        for row in await connection.fetch(_LATER_CHECKPOINTS, walk.number, timeout=_TIMEOUT):
+            walk.later_checkpoint(row["checkpoint"])
+        walk.end()
+        await _look_beyond(connection, walk)
+    return walk.verdict
+
+
+@asynccontextmanager
+async def _snapshot(db: Database) -> AsyncIterator[asyncpg.Connection]:
+    async with db.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        # Before the snapshot is taken, so that no month can be removed between it and the reading.
+        await connection.execute("LOCK TABLE audit_events IN ACCESS SHARE MODE", timeout=_TIMEOUT)
+        await connection.execute(CHAIN_SCOPE)
+        # A plan that sorts would read everything before its first row.
+        await connection.execute("SELECT set_config('enable_sort', 'off', true)")
+        yield connection
+
+
+async def _look_beyond(connection: asyncpg.Connection, walk: "_Walk") -> None:
+    """Events that are not sealed yet, and those that can't have come from the application."""
+    row = await connection.fetchrow(_UNSEALED, walk.through, timeout=_TIMEOUT)
+    assert row is not None  # noqa: S101 - an aggregate always has one
+    walk.verdict.unsealed_events, walk.verdict.unsealed_since = row["events"], row["since"]
+    for event_id in row["beyond"] or ():
+        walk.verdict.add(Finding("event-inserted", f"Event {event_id} has an id that was never given out.", event_id))
+
+
+def _genuine(ring: KeyRing, seal: Seal) -> bool:
+    keys = ring.find(seal.key_id)
+    return keys is not None and seal.is_genuine(keys)
+
+
+class _Events:
+    """All events in the order of their ids, one ahead."""
+
+    def __init__(self, rows: AsyncIterator[Any]) -> None:
+        self._rows = rows
+        self._next: tuple[int, Any] | None = None
+        self._begun = False
+
+    async def take(self, through_id: int) -> AsyncIterator[Any]:
+        """The events not taken yet with ids up to this one."""
+        if not self._begun:
+            self._begun = True
+            await self._advance()
+        while self._next is not None and self._next[0] <= through_id:
+            row = self._next[1]
+            await self._advance()
+            yield row
+
+    async def _advance(self) -> None:
+        row = await anext(self._rows, None)
+        self._next = (int(row["id"]), row) if row is not None else None
+
+
+class _Walk:
+    """From the first seal to the last."""
+
+    def __init__(
+        self, ring: KeyRing, events: _Events, pruned_before: int, checkpoints: Sequence[Checkpoint]
+    ) -> None:
+        self.verdict = Verdict()
+        self.number = 0
+        self.through = BEFORE_ALL_IDS
+        self._ring = ring
+        self._events = events
+        self._pruned_before = pruned_before
+        self._given = sorted(checkpoints, key=lambda checkpoint: checkpoint.number)
+        # The hash the next seal must name; None after one that can't be trusted.
+        self._previous: bytes | None = GENESIS
+
+    async def step(self, seal: Seal, marks: bytes | None, stored_checkpoint: str | None) -> None:
+        """The next seal that is there."""
+        if seal.number != self.number + 1:
+            self._missing(self.number + 1, seal.number - 1)
+        trusted = self._check(seal, marks)
+        self.number, self.through = seal.number, seal.through_id
+        self.verdict.batches += seal.kind == "events"
+        self._previous = seal.hash if trusted else None
+        if not trusted:
+            return
+        self._compare_checkpoints(seal, stored_checkpoint)
+        # What lies before belongs to a seal that is missing or changed.
+        async for _ in self._events.take(seal.after_id):
+            pass
+        if seal.kind == "events":
+            await self._compare_events(seal, marks)
+
+    def later_checkpoint(self, stored: str) -> None:
+        """A checkpoint in the database of a seal that isn't there."""
+        checkpoint = self._stored(stored)
+        if checkpoint is not None:
+            self._truncated(checkpoint)
+
+    def end(self) -> None:
+        """After the last seal."""
+        for checkpoint in self._given:
+            self._truncated(checkpoint)
+
+    def _missing(self, first: int, last: int) -> None:
+        names = f"Batch {first} is" if first == last else f"Batches {first} to {last} are"
+        self.verdict.add(Finding("batch-missing", f"{names} missing from the chain.", batch=first))
+        self._previous = None
+
+    def _check(self, seal: Seal, marks: bytes | None) -> bool:
+        """Whether this is the seal that was made."""
+        keys = self._ring.find(seal.key_id)
+        if keys is None:
+            sentence = (
+                f"Batch {seal.number} is sealed with a key that is not in SECRET_KEYS ({seal.key_id}): it is forged, "
+                "or its secret was taken out; then add that back as the last one."
+            )
+            self.verdict.add(Finding("batch-forged", sentence, batch=seal.number))
+            return False
+        if not seal.is_genuine(keys) or (marks is not None and digest(marks) != seal.marks_digest):
+            sentence = f"Batch {seal.number} was changed after it was sealed."
+        elif seal.previous != (self._previous or seal.previous):
+            sentence = f"Batch {seal.number} was not sealed after the batch that stands before it."
+        elif marks is None and seal.events and seal.month >= self._pruned_before:
+            sentence = f"The list of the events of batch {seal.number} was removed."
+        else:
+            return True
+        self.verdict.add(Finding("batch-changed", sentence, batch=seal.number))
+        return False
+
+    async def _compare_events(self, seal: Seal, marks: bytes | None) -> None:
+        if marks is None or seal.month < self._pruned_before:
+            self.verdict.pruned_batches += 1
+        if marks is None:
+            self.verdict.pruned_events += seal.events
+        else:
+            self.verdict.events += seal.events
+        keys = self._ring.get(seal.key_id)
+        expected = unpack_marks(marks or b"")
+        entry = next(expected, None)
+        async for row in self._events.take(seal.through_id):
+            found = mark(keys, tuple(row))
+            while entry is not None and entry.event_id < found.event_id:
+                self._gone(seal, entry)
+                entry = next(expected, None)
+            if entry is None or entry.event_id != found.event_id:
+                self._event("event-inserted", "was inserted after its time had been sealed", seal, found, row)
+                continue
+            if entry.mac != found.mac:
+                self._event("event-changed", "was changed after it was sealed", seal, found, row)
+            entry = next(expected, None)
+        while entry is not None:
+            self._gone(seal, entry)
+            entry = next(expected, None)
+
+    def _gone(self, seal: Seal, entry: Mark) -> None:
+        if entry.month < self._pruned_before:
+            self.verdict.events -= 1
+            self.verdict.pruned_events += 1
+            return
+        sentence = f"Event {entry.event_id} was removed after it was sealed in batch {seal.number}."
+        self.verdict.add(Finding("event-removed", sentence, entry.event_id, seal.number))
+
+    def _event(self, fault: Fault, what: str, seal: Seal, found: Mark, row: Any) -> None:
+        sentence = (
+            f"Event {found.event_id} ({row['action']} of tenant {row['tenant_id']} at {row['at']}) {what} "
+            f"in batch {seal.number}."
+        )
+        self.verdict.add(Finding(fault, sentence, found.event_id, seal.number))
+
+    def _compare_checkpoints(self, seal: Seal, stored: str | None) -> None:
+        checkpoints = [self._stored(stored)] if stored is not None else []
+        while self._given and self._given[0].number <= seal.number:
+            checkpoints.append(self._given.pop(0))
+        for checkpoint in checkpoints:
+            if checkpoint is None or checkpoint.number != seal.number:
+                continue
+            self.verdict.checkpoint = checkpoint.text()
+            if checkpoint.hash != seal.hash:
+                sentence = f"Batch {seal.number} is not the one that was signed at {checkpoint.made_at:%Y-%m-%d %H:%M:%S}Z."
+                self.verdict.add(Finding("batch-changed", sentence, batch=seal.number))
+
+    def _stored(self, text: str) -> Checkpoint | None:
+        try:
+            checkpoint = Checkpoint.parse(text)
+        except InvalidRequest:
+            checkpoint = None
+        if checkpoint is not None and checkpoint.is_genuine(self._ring):
+            return checkpoint
+        self.verdict.add(Finding("checkpoint-broken", "A checkpoint in the database was changed or forged."))
+        return None
+
+    def _truncated(self, checkpoint: Checkpoint) -> None:
+        sentence = (
+            f"The chain ends at batch {self.number}, but batch {checkpoint.number} was signed at "
+            f"{checkpoint.made_at:%Y-%m-%d %H:%M:%S}Z: the newest batches were removed."
+        )
+        self.verdict.add(Finding("chain-truncated", sentence, batch=checkpoint.number))

@@ -1,0 +1,122 @@
+"""Signed in: where codes go, which devices are signed in or known, what happened, and the way out."""
+
+from typing import Final
+from uuid import UUID
+
+from litestar import get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from app.auth.challenges import Realm
+from app.auth.sessions import LiveSession
+from app.masking import mask_email, mask_phone
+from app.web.browser import TENANT, Answer, leave, visitor
+from app.web.services import AnyRequest, services
+from app.web.useragents import describe
+from tenant_portal.cursors import read_cursor, show_cursor
+from tenant_portal.texts import entry, notice
+
+_ENTRIES: Final = 20
+
+
+async def session_of(request: AnyRequest, slug: str) -> LiveSession | None:
+    """The browser's session if it is this tenant's. Raises `InvalidRequest` for what is no slug."""
+    Realm.of(slug)
+    session = await TENANT.session(request)
+    return session if session is not None and session.tenant_slug == slug else None
+
+
+@get("/t/{slug:str}")
+async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """The dashboard."""
+    session = await session_of(request, slug)
+    if session is None:
+        return _to_login(request, slug)
+    core = services(request)
+    cursor = request.query_params.get("before")
+    # One more than is shown tells whether there is another page.
+    found = await core.sessions.events(session, before=read_cursor(cursor) if cursor else None, limit=_ENTRIES + 1)
+    return await TENANT.page(
+        request,
+        "tenant/dashboard.html",
+        tenant={"slug": session.tenant_slug, "name": session.tenant_name},
+        subject=session.subject,
+        contacts={
+            "email": mask_email(session.email) if session.email else None,
+            "phone_number": mask_phone(session.phone_number) if session.phone_number else None,
+        },
+        sessions=[
+            {
+                "id": row["id"],
+                "device": row["device_name"] or describe(row["user_agent"]),
+                "place": row["ip"] or "unknown address",
+                "started_at": row["created_at"],
+                "last_seen_at": row["seen_at"],
+                "current": row["id"] == session.session_id,
+            }
+            for row in await core.sessions.list(session)
+        ],
+        devices=[
+            {
+                "id": row["id"],
+                "device": row["name"] or describe(row["user_agent"]),
+                "place": row["ip"] or "unknown address",
+                "last_seen_at": row["seen_at"],
+            }
+            for row in await core.sessions.devices(session)
+        ],
+        entries=[entry(event) for event in found[:_ENTRIES]],
+        now=core.clock(),
+        older=show_cursor(found[_ENTRIES - 1]) if len(found) > _ENTRIES else None,
+        newest=cursor is None,
+        notice=notice(request.query_params.get("done")),
+    )
+
+
+@post("/t/{slug:str}/logout")
+async def sign_out(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Ends this session; another tenant's is left alone."""
+    await TENANT.form(request)
+    if await session_of(request, slug) is None:
+        return _to_login(request, slug)
+    return await TENANT.exit(request, f"/t/{slug}/login?done=signed-out")
+
+
+@post("/t/{slug:str}/sessions/{session_id:uuid}/end")
+async def end_session(request: AnyRequest, slug: FromPath[str], session_id: FromPath[UUID]) -> Answer:
+    """Ends one of the person's own sessions."""
+    await TENANT.form(request)
+    session = await session_of(request, slug)
+    if session is None:
+        return _to_login(request, slug)
+    await services(request).sessions.end(session, session_id, visitor(request))
+    return leave(request, f"/t/{slug}/?done=session-ended")
+
+
+@post("/t/{slug:str}/sessions/end-others")
+async def end_others(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Leaves only this one."""
+    await TENANT.form(request)
+    session = await session_of(request, slug)
+    if session is None:
+        return _to_login(request, slug)
+    await services(request).sessions.end_others(session, visitor(request))
+    return leave(request, f"/t/{slug}/?done=others-ended")
+
+
+@post("/t/{slug:str}/devices/{device_id:uuid}/forget")
+async def forget_device(request: AnyRequest, slug: FromPath[str], device_id: FromPath[UUID]) -> Answer:
+    """Makes a known device a stranger again."""
+    await TENANT.form(request)
+    session = await session_of(request, slug)
+    if session is None:
+        return _to_login(request, slug)
+    await services(request).sessions.revoke_device(session, device_id)
+    return leave(request, f"/t/{slug}/?done=device-forgotten")
+
+
+HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (overview, sign_out, end_session, end_others, forget_device)
+
+
+def _to_login(request: AnyRequest, slug: str) -> Answer:
+    return leave(request, f"/t/{slug}/login")

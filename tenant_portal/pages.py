@@ -1,0 +1,305 @@
+"""Signing in on pages: name the organisation, ask for a code, type it. The same verbs as the API's.
+
+Before sign-in every well-formed slug gets the same pages, headers and cookies, whoever it belongs to.
+"""
+
+from datetime import timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from litestar import Router, get, post
+from litestar.params import FromPath
+
+from app.auth.challenges import Realm, Status
+from app.errors import (
+    ChannelUnavailable,
+    CodeExpired,
+    ContactMissing,
+    FieldError,
+    GatehouseError,
+    InvalidCode,
+    InvalidRequest,
+    RateLimited,
+    TenantNotFound,
+    TenantSuspended,
+    TooManyAttempts,
+)
+from app.web.browser import TENANT, Answer, is_htmx, redirect, visitor
+from app.web.forms import Form
+from app.web.problems import refuse
+from app.web.services import AnyRequest, services
+from app.web.texts import choose_language
+from tenant_portal import arrival, dashboard
+from tenant_portal.arrival import destination, wanted_of
+from tenant_portal.returns import allowed_return
+from tenant_portal.texts import errors_of, notice
+from tenant_portal.visits import Pending, device_token, forget_challenge, remember_device
+
+# What a person can do something about where they are; the rest is a page of its own.
+_ASKING: Final = (
+    InvalidRequest,
+    RateLimited,
+    TenantNotFound,
+    TenantSuspended,
+    ContactMissing,
+    ChannelUnavailable,
+)
+_CHECKING: Final = (*_ASKING, InvalidCode, CodeExpired, TooManyAttempts)
+
+
+@get("/")
+async def front() -> Answer:
+    """The front door."""
+    return redirect("/login")
+
+
+@get("/login")
+async def start(request: AnyRequest) -> Answer:
+    """Asks for the organisation; with DEFAULT_TENANT for the email or phone."""
+    return await _start_page(request, {"next": wanted_of(request) or ""})
+
+
+@post("/login")
+async def choose(request: AnyRequest) -> Answer:
+    """On to the organisation's page; with DEFAULT_TENANT a code is asked for at once."""
+    default = services(request).settings.default_tenant
+    if default is not None:
+        form = await TENANT.form(request, "identifier", "next")
+        try:
+            if not form.get("identifier", "").strip():
+                raise InvalidRequest(FieldError("/identifier", "Enter your email or phone number."))
+            return await _ask(request, default, form)
+        except _ASKING as refusal:
+            return await _start_page(request, form, refusal)
+    form = await TENANT.form(request, "slug", "next")
+    slug = form.get("slug", "").strip()
+    try:
+        Realm.of(slug)
+    except InvalidRequest as refusal:
+        return await _start_page(request, form, refusal)
+    wanted = form.get("next")
+    return redirect(_login(slug) + (f"?{urlencode({'next': wanted})}" if wanted else ""))
+
+
+@get("/t/{slug:str}/login")
+async def sign_in(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Asks how to reach the person. Whoever is signed in already goes on."""
+    Realm.of(slug)
+    wanted = wanted_of(request)
+    if await dashboard.session_of(request, slug) is not None:
+        return redirect(destination(request, slug, wanted))
+    return await _login_page(request, slug, {"next": wanted or ""})
+
+
+@post("/t/{slug:str}/login")
+async def ask(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Sends a code, or seems to."""
+    form = await TENANT.form(request, "identifier", "channel", "next")
+    Realm.of(slug)
+    try:
+        return await _ask(request, slug, form)
+    except _ASKING as refusal:
+        return await _login_page(request, slug, form, refusal)
+
+
+@get("/t/{slug:str}/verify")
+async def enter_code(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Asks for the code."""
+    Realm.of(slug)
+    pending = Pending.read(request, slug)
+    if pending is None:
+        return redirect(_login(slug))
+    return await _verify_page(request, slug, pending)
+
+
+@post("/t/{slug:str}/verify")
+async def check_code(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Signs in with the code."""
+    form = await TENANT.form(request, "code")
+    realm = Realm.of(slug)
+    pending = Pending.read(request, slug)
+    if pending is None:
+        return redirect(_login(slug))
+    typed = form.get("code", "")
+    try:
+        signed_in = await services(request).challenges.verify(
+            realm, pending.challenge_id, typed, visitor(request), kind="browser"
+        )
+    except _CHECKING as refusal:
+        return await _verify_page(request, slug, pending, refusal, typed)
+    cookies = [forget_challenge(request, slug)]
+    if signed_in.device_token:
+        cookies.append(remember_device(request, slug, signed_in.device_token))
+    return await TENANT.enter(request, signed_in, destination(request, slug, pending.wanted), cookies)
+
+
+@get("/t/{slug:str}/verify/status")
+async def delivery_status(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """The live part of the verify page; a browser without htmx gets the whole."""
+    Realm.of(slug)
+    pending = Pending.read(request, slug)
+    if pending is None or not is_htmx(request):
+        return redirect(f"/t/{slug}/verify")
+    try:
+        status = await _status(request, slug, pending)
+    except CodeExpired:
+        status = Status("expired", None, 0, 0)
+    return await TENANT.page(
+        request,
+        "tenant/verify.html",
+        block="delivery_status",
+        slug=slug,
+        state=status.state,
+        channel=status.channel,
+    )
+
+
+@post("/t/{slug:str}/resend")
+async def resend(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """A new code for the same sign-in, perhaps another way."""
+    form = await TENANT.form(request, "channel")
+    realm = Realm.of(slug)
+    pending = Pending.read(request, slug)
+    if pending is None:
+        return redirect(_login(slug))
+    core = services(request)
+    try:
+        issued = await core.challenges.resend(
+            realm,
+            pending.challenge_id,
+            visitor(request),
+            channel=_channel(request, form),
+            disclose=core.settings.otp_disclose_errors,
+        )
+    except _CHECKING as refusal:
+        return await _verify_page(request, slug, pending, refusal)
+    renewed = Pending.of(issued, core.clock(), pending.wanted)
+    return redirect(f"/t/{slug}/verify?done=sent", [renewed.cookie(request, slug, issued.expires_in)])
+
+
+ROUTES: Final = (
+    Router(
+        "/",
+        route_handlers=[
+            front,
+            start,
+            choose,
+            sign_in,
+            ask,
+            enter_code,
+            check_code,
+            delivery_status,
+            resend,
+            *arrival.HANDLERS,
+            *dashboard.HANDLERS,
+        ],
+        include_in_schema=False,
+    ),
+)
+
+
+def _login(slug: str) -> str:
+    return f"/t/{slug}/login"
+
+
+def _channel(request: AnyRequest, form: Form) -> str | None:
+    """The channel that was chosen, or None for the usual one. Raises `InvalidRequest`."""
+    channel = form.get("channel") or None
+    if channel is not None and channel not in services(request).settings.providers:
+        raise InvalidRequest(FieldError("/channel", "Choose one of the ways that are offered."))
+    return channel
+
+
+async def _ask(request: AnyRequest, slug: str, form: Form) -> Answer:
+    core = services(request)
+    issued = await core.challenges.request(
+        Realm.of(slug),
+        visitor(request),
+        identifier=form.get("identifier", "").strip() or None,
+        channel=_channel(request, form),
+        locale=choose_language(request.headers.get("accept-language")),
+        disclose=core.settings.otp_disclose_errors,
+        device_token=device_token(request, slug),
+    )
+    pending = Pending.of(issued, core.clock(), allowed_return(form.get("next"), core.settings.return_urls))
+    return redirect(f"/t/{slug}/verify", [pending.cookie(request, slug, issued.expires_in)])
+
+
+async def _status(request: AnyRequest, slug: str, pending: Pending) -> Status:
+    core = services(request)
+    return await core.challenges.status(
+        Realm.of(slug),
+        pending.challenge_id,
+        disclose=core.settings.otp_disclose_errors,
+        device_token=device_token(request, slug),
+    )
+
+
+async def _start_page(request: AnyRequest, values: dict[str, str], refusal: GatehouseError | None = None) -> Answer:
+    default = services(request).settings.default_tenant
+    return await _refusable(request, "tenant/start.html", refusal, default_tenant=default, values=values)
+
+
+async def _login_page(
+    request: AnyRequest, slug: str, values: dict[str, str], refusal: GatehouseError | None = None
+) -> Answer:
+    channels = list(services(request).settings.providers)
+    return await _refusable(
+        request,
+        "tenant/login.html",
+        refusal,
+        slug=slug,
+        channels=channels,
+        values=values,
+        notice=notice(request.query_params.get("done")),
+    )
+
+
+async def _verify_page(
+    request: AnyRequest, slug: str, pending: Pending, refusal: GatehouseError | None = None, typed: str = ""
+) -> Answer:
+    core = services(request)
+    now = core.clock()
+    try:
+        status = await _status(request, slug, pending)
+    except CodeExpired as gone:
+        status, refusal = Status("expired", None, 0, 0), refusal or gone
+    if status.state == "used":
+        return redirect(f"/t/{slug}/", [forget_challenge(request, slug)])
+    if refusal is None and status.state == "expired":
+        refusal = CodeExpired()
+    if refusal is None and status.attempts_left == 0:
+        refusal = TooManyAttempts(status.expires_in)
+    resend_in = refusal.retry_after if isinstance(refusal, RateLimited) else pending.resend_in(now)
+    return await _refusable(
+        request,
+        "tenant/verify.html",
+        refusal,
+        slug=slug,
+        code_length=pending.code_length,
+        expires_at=now + timedelta(seconds=status.expires_in),
+        channel=status.channel,
+        channels=list(core.settings.providers),
+        state=status.state,
+        resend_in=resend_in,
+        # A wrong code is typed anew; one that only lacks a digit is mended.
+        values={"code": typed if isinstance(refusal, InvalidRequest) else ""},
+        notice=notice(request.query_params.get("done")) if request.method == "GET" else None,
+    )
+
+
+async def _refusable(request: AnyRequest, template: str, refusal: GatehouseError | None, **context: Any) -> Answer:
+    """A page with a form, and what was wrong with it, if anything: with the status and headers the API has for it."""
+    if refusal is None:
+        return await TENANT.page(request, template, errors={}, over=None, **context)
+    said = refuse(refusal, services(request).settings)
+    over = said.code if isinstance(refusal, CodeExpired | TooManyAttempts) else None
+    return await TENANT.page(
+        request,
+        template,
+        status=said.status,
+        headers=said.headers,
+        errors=errors_of(refusal),
+        over=over,
+        **context,
+    )

@@ -1,0 +1,123 @@
+"""What the pages say: refusals at a form, and a person's own history in plain words. Pure."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from app.auth.sessions import Event
+from app.errors import GatehouseError, InvalidCode, InvalidRequest, RateLimited
+from app.web.useragents import describe
+
+# Where no field is to blame.
+FORM: Final = "form"
+
+_NOTICES: Final = {
+    "signed-out": "You are signed out.",
+    "session-ended": "That session has ended.",
+    "others-ended": "All other sessions have ended.",
+    "device-forgotten": "That device is forgotten. Its next sign-in is a stranger's.",
+    "sent": "A new code is on its way. The one before stops working.",
+}
+_CHANNELS: Final = {
+    "email": "by email",
+    "sms": "by SMS",
+    "whatsapp": "by WhatsApp",
+    "push": "as a push notification",
+}
+_WITHHELD: Final = {
+    "contact-missing": "there was no address to send it to",
+    "channel-unavailable": "it could not be sent that way",
+    "tenant-suspended": "the organisation was suspended",
+}
+_NO_REASON: Final = "it could not be delivered"
+_BEGUN: Final = {
+    "browser": "Signed in",
+    "api": "Signed in to an app",
+    "link": "Signed in with a link from an admin",
+}
+_ENDED: Final = {
+    "signed-out": "Signed out",
+    "ended-by-user": "A session was ended from another device",
+    "refresh-token-reused": "A session was ended for safety: its token was used twice",
+}
+_TRIES: Final = ("{} tries left", "{} try left")
+_SAID: Final = {
+    "sign_in_link.created": ("asked", "An admin made a sign-in link"),
+    "tenant.created": ("changed", "The account was set up"),
+    "tenant.suspended": ("refused", "Sign-in was suspended"),
+    "tenant.resumed": ("changed", "Sign-in was opened again"),
+    "message.tested": ("sent", "An admin sent a test message"),
+}
+_SECONDS_UNTIL: Final = 120
+
+
+def in_words(seconds: int) -> str:
+    """A wait as people say it: "1 second", "90 seconds", "12 minutes"."""
+    if seconds < _SECONDS_UNTIL:
+        return f"{seconds} second{'' if seconds == 1 else 's'}"
+    return f"{math.ceil(seconds / 60)} minutes"
+
+
+def errors_of(refusal: GatehouseError) -> dict[str, str]:
+    """A refusal as sentences by field, for the form that it refuses."""
+    match refusal:
+        case InvalidRequest(errors=errors) if errors:
+            return {error.pointer.removeprefix("/") or FORM: error.detail for error in errors}
+        case InvalidCode(attempts_left=left):
+            return {"code": f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}  # noqa: RUF001 - a dash
+        case RateLimited(detail=detail, retry_after=retry_after):
+            return {FORM: f"{detail} You can ask again in {in_words(retry_after)}."}
+        case _:
+            return {FORM: refusal.detail}
+
+
+def notice(key: str | None) -> Mapping[str, str] | None:
+    """What a page says about the step that led to it; None for anything we don't say."""
+    text = _NOTICES.get(key or "")
+    return {"kind": "done", "text": text} if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the history. `kind` picks its icon."""
+
+    at: datetime
+    kind: str
+    text: str
+    note: str | None
+
+
+def entry(event: Event) -> Entry:
+    """An event in words. From where is told of the person's own doings; an admin's address is not theirs to see."""
+    kind, text = _told(event.action, event.data)
+    own = event.action.startswith(("code.", "session."))
+    return Entry(event.at, kind, text, place(event.user_agent, event.ip) if own else None)
+
+
+def place(user_agent: str | None, ip: str | None) -> str:
+    """Which program, from which address: `Chrome on Windows · 192.0.2.10`."""
+    return f"{describe(user_agent)} · {ip or 'unknown address'}"
+
+
+def _told(action: str, data: Mapping[str, Any]) -> tuple[str, str]:
+    """The icon and the sentence."""
+    match action:
+        case "code.requested" | "code.resent":
+            asked = "Code asked for" if action == "code.requested" else "New code asked for"
+            return "asked", f"{asked}, sent {_CHANNELS.get(str(data.get('channel')), 'the usual way')}"
+        case "code.withheld":
+            return "failed", f"Code asked for but not sent: {_WITHHELD.get(str(data.get('reason')), _NO_REASON)}"
+        case "code.wrong":
+            left = int(data.get("attempts_left", 0))
+            return "refused", f"Wrong code, {_TRIES[left == 1].format(left) if left else 'the last try'}"
+        case "session.started":
+            return "verified", _BEGUN["link" if "link" in data.get("methods", ()) else str(data.get("kind"))]
+        case "session.ended":
+            return "ended", _ENDED.get(str(data.get("reason")), "A session has ended")
+        case "tenant.changed":
+            contacts = {"email", "phone_number"} & set(data.get("changes", ()))
+            return "changed", f"An admin changed {'where your codes go' if contacts else 'the settings'}"
+        case _:
+            return _SAID.get(action) or ("changed", action.replace(".", " ").replace("_", " ").capitalize())

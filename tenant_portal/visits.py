@@ -1,0 +1,79 @@
+"""What a browser keeps between the pages of a sign-in: which challenge is open, and that it is a known device."""
+
+import re
+from base64 import urlsafe_b64decode
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from litestar.datastructures import Cookie
+
+from app.auth.challenges import Issued
+from app.auth.devices import LIFETIME as DEVICE_LIFETIME
+from app.keys import base64url
+from app.web.browser import jar_of
+from app.web.cookies import per_tenant
+from app.web.services import AnyRequest
+
+_CHALLENGE: Final = "challenge"
+_DEVICE: Final = "device"
+_VALUE: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([68])\.([0-9]{1,12})\.([A-Za-z0-9_-]*)")
+# The cookie outlives its code, so that the page can say that the code has expired.
+_KEPT_AFTER_EXPIRY: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A sign-in under way. Plain text in a cookie: it is about the browser's own challenge, and nothing in it is
+    believed. The core judges the challenge, and where to go afterwards is checked when we get there.
+    """
+
+    challenge_id: str
+    code_length: int
+    resend_at: int
+    """Seconds since the epoch."""
+    wanted: str | None = None
+    """Where the browser wants to go after sign-in."""
+
+    @classmethod
+    def of(cls, issued: Issued, now: datetime, wanted: str | None) -> "Pending":
+        """The sign-in that a code was just sent for."""
+        return cls(issued.challenge_id, issued.code_length, int(now.timestamp()) + issued.resend_in, wanted)
+
+    @classmethod
+    def read(cls, request: AnyRequest, slug: str) -> "Pending | None":
+        """The one that this browser has under way for a tenant, or None."""
+        found = _VALUE.fullmatch(jar_of(request).read(request, per_tenant(_CHALLENGE, slug)) or "")
+        if found is None:
+            return None
+        challenge_id, length, resend_at, wanted = found.groups()
+        try:
+            after = urlsafe_b64decode(wanted + "=" * (-len(wanted) % 4)).decode("ascii")
+        except ValueError:
+            return None
+        return cls(challenge_id, int(length), int(resend_at), after or None)
+
+    def cookie(self, request: AnyRequest, slug: str, expires_in: int) -> Cookie:
+        """The cookie that keeps it. Seconds until the code expires."""
+        value = f"{self.challenge_id}.{self.code_length}.{self.resend_at}.{base64url((self.wanted or '').encode())}"
+        seconds = expires_in + int(_KEPT_AFTER_EXPIRY.total_seconds())
+        return jar_of(request).make(per_tenant(_CHALLENGE, slug), value, seconds=seconds)
+
+    def resend_in(self, now: datetime) -> int:
+        """Seconds until a new code may be asked for."""
+        return max(0, self.resend_at - int(now.timestamp()))
+
+
+def forget_challenge(request: AnyRequest, slug: str) -> Cookie:
+    """Drops the sign-in under way."""
+    return jar_of(request).drop(per_tenant(_CHALLENGE, slug))
+
+
+def device_token(request: AnyRequest, slug: str) -> str | None:
+    """The token by which this tenant knows the browser. Each tenant of a browser has its own."""
+    return jar_of(request).read(request, per_tenant(_DEVICE, slug))
+
+
+def remember_device(request: AnyRequest, slug: str, token: str) -> Cookie:
+    """The cookie that makes the browser a known device."""
+    return jar_of(request).make(per_tenant(_DEVICE, slug), token, seconds=int(DEVICE_LIFETIME.total_seconds()))

@@ -1,0 +1,153 @@
+"""What holds for every vendor reached over HTTP: bounds, no redirects, and which failures mean what."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from app.delivery.message import UNANSWERED, DeliveryError, PermanentFailure, TransientFailure
+from app.delivery.providers.rest import Rest
+from tests.contracts.wire.recorder import SILENCE, Recorder, Reply
+from tests.contracts.wire.vendors import MESSAGE, installation, provider
+
+
+@asynccontextmanager
+async def client(url: str, patience: float = 5) -> AsyncIterator[Rest]:
+    rest = Rest("Acme SMS", url, timeout=patience)
+    yield rest
+    await rest.close()
+
+
+async def post(url: str, patience: float = 5) -> DeliveryError:
+    """How a post to such a server fails."""
+    async with client(url, patience) as rest:
+        with pytest.raises(DeliveryError) as raised:
+            await rest.form("/send", {"to": "1"})
+    return raised.value
+
+
+async def test_no_redirect_is_followed() -> None:
+    """A body with a code in it goes to the configured host, or nowhere."""
+    with Recorder() as elsewhere, Recorder(Reply(307, "", {"Location": f"{elsewhere.url}/send"})) as recorder:
+        error = await post(recorder.url)
+    assert (error.permanent, error.error_class) == (True, "protocol")
+    assert elsewhere.requests == []
+
+
+async def test_of_a_huge_answer_little_is_read() -> None:
+    """No vendor, or whoever answers in its place, can fill our memory."""
+    with Recorder(Reply(200, "x" * 10_000_000)) as recorder:
+        async with client(recorder.url) as rest:
+            answer = await rest.form("/send", {"to": "1"})
+    assert len(answer.body) == 65_536
+    assert answer.json() == {}
+
+
+async def test_nobody_there() -> None:
+    """A connection that is refused was never a request."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        error = await post(f"http://127.0.0.1:{free.getsockname()[1]}")
+    assert (error.permanent, error.error_class) == (False, "unreachable")
+
+
+async def test_a_connection_that_ends_before_the_answer() -> None:
+    """The request may have been read by then."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        error = await post(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert (error.permanent, error.error_class) == (False, UNANSWERED)
+
+
+async def test_an_answer_that_drips() -> None:
+    """A byte now and then satisfies every timeout of a single read; the whole exchange has one of its own."""
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"{")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        except ConnectionError:
+            writer.close()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        error = await post(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", patience=0.1)
+    assert (error.permanent, error.error_class) == (False, UNANSWERED)
+
+
+async def test_a_certificate_nobody_vouches_for(tmp_path: Path) -> None:
+    """Nobody in between gets a code, and no retry makes it better."""
+    key = generate_private_key(SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, SHA256())
+    )
+    path = tmp_path / "server.pem"
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(pem + made.public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    async with server:
+        error = await post(f"https://localhost:{server.sockets[0].getsockname()[1]}")
+    assert isinstance(error, PermanentFailure)
+    assert error.error_class == "tls"
+
+
+async def test_one_connection_serves_one_message_after_another() -> None:
+    """A TLS handshake costs more than an SMS."""
+    with Recorder() as recorder:
+        async with client(recorder.url) as rest:
+            for _ in range(5):
+                await rest.form("/send", {"to": "1"})
+    assert (len(recorder.requests), recorder.connections) == (5, 1)
+
+
+async def test_more_sends_than_connections_wait_no_longer_than_the_timeout() -> None:
+    """A vendor that hangs doesn't pile up work: what gets no connection in time never went out."""
+    with Recorder(SILENCE) as recorder:
+        async with client(recorder.url, patience=0.3) as rest:
+            sends = [rest.form("/send", {"to": "1"}) for _ in range(70)]
+            errors = await asyncio.gather(*sends, return_exceptions=True)
+    classes = [error.error_class for error in errors if isinstance(error, TransientFailure)]
+    assert len(classes) == 70
+    assert classes.count("busy") >= 1
+
+
+@pytest.mark.parametrize(("channel", "name"), [("sms", "msg91"), ("whatsapp", "meta")])
+async def test_a_template_for_codes_takes_no_other_message(channel: str, name: str) -> None:
+    """A notice or a test message can't be squeezed into it, and is not sent half empty."""
+    with Recorder() as recorder:
+        async with provider(installation(recorder.url), channel, name) as ours:
+            with pytest.raises(PermanentFailure) as raised:
+                await ours.send(replace(MESSAGE, code=None))
+    assert raised.value.error_class == "template"
+    assert recorder.requests == []

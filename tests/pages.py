@@ -1,0 +1,78 @@
+"""A browser as pages see it, without JavaScript and without a window: cookies, forms with their hidden fields, 303."""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any, cast
+
+import httpx
+
+from tests.http import BASE_URL, Http
+
+BROWSER = {
+    "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36",
+}
+FORM_POST = {"Origin": BASE_URL, "Sec-Fetch-Site": "same-origin"}
+
+
+class Visitor:
+    """Somebody at a browser of their own. `page` is the answer they look at."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.page = httpx.Response(204)
+
+    async def open(self, path: str, **headers: str) -> httpx.Response:
+        """Goes to an address, and on to wherever that leads."""
+        self.page = await self.client.get(path, headers=headers, follow_redirects=True)
+        return self.page
+
+    async def submit(self, path: str, fields: Mapping[str, str] | None = None, **options: Any) -> httpx.Response:
+        """Sends the form of the page they look at, and goes where that leads."""
+        self.page = await self.send(path, fields, follow_redirects=True, **options)
+        return self.page
+
+    async def send(self, path: str, fields: Mapping[str, str] | None = None, **options: Any) -> httpx.Response:
+        """The same, but stays and only looks at the answer. `csrf_token` among the fields replaces the page's own."""
+        headers = FORM_POST | options.pop("headers", {})
+        data = {"csrf_token": self.token, **(fields or {})}
+        return await self.client.post(path, data=data, headers=headers, **options)
+
+    @property
+    def token(self) -> str:
+        """The token in the page's first form."""
+        found = re.search(r'name="csrf_token" value="([^"]*)"', self.page.text)
+        return found[1] if found else ""
+
+    @property
+    def text(self) -> str:
+        """What the page says, without its tags."""
+        reader = _Text()
+        reader.feed(self.page.text)
+        return re.sub(r"\s+", " ", unescape("".join(reader.parts)))
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies the browser has by now."""
+        return {cookie.name: cookie.value or "" for cookie in self.client.cookies.jar}
+
+
+@asynccontextmanager
+async def visitor(http: Http, client_address: str = "192.0.2.20") -> AsyncIterator[Visitor]:
+    """A fresh browser in front of the application."""
+    # Litestar and httpx type the same protocol differently.
+    transport = httpx.ASGITransport(cast("Any", http.app), client=(client_address, 50001))
+    async with httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers=BROWSER) as client:
+        yield Visitor(client)
+
+
+class _Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.parts.append(data)
