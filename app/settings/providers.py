@@ -20,6 +20,7 @@ _SECRETS: Final = {
 _PLAIN: Final = {
     "TWILIO_ACCOUNT_SID": "Twilio: the account.",
     "TWILIO_FROM": "Twilio: sender number or messaging service of SMS.",
+    "TWILIO_CONTENT_SID": "Twilio: approved WhatsApp template for codes.",
     "TWILIO_WHATSAPP_FROM": "Twilio: sender number of WhatsApp messages.",
     "VONAGE_API_KEY": "Vonage: API key.",
     "VONAGE_FROM": "Vonage: sender number or name.",

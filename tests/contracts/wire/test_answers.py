@@ -160,7 +160,7 @@ VENDORS = (
         receipt="3763646c3058373530393938",
         permanent=(
             (msg91(200, message="Invalid mobile number 447700900123", code="202"), "recipient"),
-            (msg91(400, message="Mobile no. is invalid"), "recipient"),
+            (msg91(400, message="Mobile no447700900123 is invalid (otp123456)"), "recipient"),
             (msg91(400, message="Template ID is missing or invalid"), "template"),
             (msg91(200, message="Insufficient balance to send SMS", code=301), "account"),
             (msg91(400, message="Something new"), "refused"),
