@@ -202,7 +202,8 @@ async def _code_page(
         "admin/sign_in_code.html",
         refusal,
         over=isinstance(refusal, CodeExpired | TooManyAttempts),
-        expires_at=datetime.fromtimestamp(0, tz=services(request).clock().tzinfo) + timedelta(seconds=pending.expires_at),
+        expires_at=datetime.fromtimestamp(0, tz=services(request).clock().tzinfo)
+        + timedelta(seconds=pending.expires_at),
         resend_in=max(0, wait),
         # A wrong code is typed anew; one that only lacks a digit is mended.
         values={"code": typed if isinstance(refusal, InvalidRequest) else ""},
@@ -224,7 +225,7 @@ def _errors(refusal: GatehouseError) -> dict[str, str]:
         case InvalidRequest(errors=errors) if errors:
             return {error.pointer.removeprefix("/") or FORM: error.detail for error in errors}
         case InvalidCode(attempts_left=left):
-            return {"code": f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}
+            return {"code": f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}  # noqa: RUF001 - a dash
         case RateLimited(detail=detail, retry_after=retry_after):
             return {FORM: f"{detail} You can ask again in {in_words(retry_after)}."}
         case TooManyAttempts(retry_after=retry_after):

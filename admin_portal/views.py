@@ -7,8 +7,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from admin_portal.guards import signed_in
-from app.audit.story import Entry
+from app.audit.story import BY, Entry
 from app.auth.tenant_sessions import TenantSession
+from app.delivery.client import browser_and_system
 from app.errors import ChannelUnavailable, ContactMissing, GatehouseError, InvalidRequest
 from app.masking import mask_email, mask_ip, mask_phone
 from app.settings import Settings
@@ -17,7 +18,7 @@ from app.tenants.model import Tenant
 from app.tenants.rules import CHANNELS
 from app.web.browser import ADMIN, Answer
 from app.web.services import AnyRequest, services
-from app.web.useragents import UNKNOWN, describe
+from app.web.useragents import describe
 
 FORM: Final = "form"
 
@@ -147,8 +148,8 @@ def lines(entries: Sequence[Entry]) -> list[dict[str, object]]:
 
 def whereabouts(user_agent: str | None, ip: str | None) -> list[str]:
     """Browser and network of a call, as far as they are known. A network, not an address: it is somebody else's."""
-    device = describe(user_agent)
-    return [part for part in (device if device != UNKNOWN else "", mask_ip(ip) if ip else "") if part]
+    device = describe(user_agent) if any(browser_and_system(user_agent)) else ""
+    return [part for part in (device, mask_ip(ip) if ip else "") if part]
 
 
 def session_lines(sessions: Sequence[TenantSession], tenant_id: UUID) -> list[dict[str, object]]:
@@ -220,7 +221,7 @@ def errors_of(refusal: GatehouseError, fields: Sequence[str], method: str) -> di
         what = _CONTACT_WORDS.get(missing, "a contact")
         if missing not in fields:
             return {fields[0]: f"There is no {what.partition(' ')[2]} for it. Add one under Contact first."}
-        return {missing: f"Codes go by {channel_words(method)}, so {what} is needed."}
+        return {missing: f"Codes go {BY.get(method, method)}, so {what} is needed."}
     if isinstance(refusal, ChannelUnavailable):
         at = "otp_delivery_method" if "otp_delivery_method" in fields else FORM
         return {at: f"{channel_words(method)} is switched off: no provider is set up."}

@@ -7,6 +7,8 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
+from admin_portal import routes as admin_pages
+from admin_portal.desk import Desk
 from app import resources
 from app.settings import Settings
 from app.web import health
@@ -34,6 +36,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
         route_handlers=[
             *sign_in_api.ROUTES,
             *tenant_pages.ROUTES,
+            admin_pages.routes(),
             health.router,
             metrics.route(settings),
             problem_pages(pages),
@@ -43,7 +46,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
         request_max_body_size=BODY_LIMIT,
         exception_handlers={HTTPException: problems.handle, Exception: problems.handle},
         lifespan=[services.running],
-        state=State({"services": services, "pages": pages}, deep_copy=False),
+        state=State({"services": services, "pages": pages, "desk": Desk.of(services)}, deep_copy=False),
         cors_config=_cors(settings),
         openapi_config=openapi_config(pages, sign_in_api.TAGS),
         # Litestar's own would log bodies and cookies; app.web.edge writes the line of a request.

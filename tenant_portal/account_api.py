@@ -92,10 +92,10 @@ async def sessions(request: AnyRequest) -> SessionList:
 
 
 @delete(
-    "/sessions/{session_id:uuid}",
+    "/sessions/{session_id:str}",
     summary="End one session",
     security=_SIGNED_IN,
-    responses=refusals(InvalidToken, NotFound, Unavailable),
+    responses=refusals(InvalidRequest, InvalidToken, NotFound, Unavailable),
 )
 async def end_session(request: AnyRequest, session_id: FromPath[UUID]) -> None:
     """Ends a session of the same person. Somebody else's isn't there."""

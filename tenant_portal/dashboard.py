@@ -8,6 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from app.auth.challenges import Realm
+from app.auth.devices import read_device_token
 from app.auth.sessions import LiveSession
 from app.masking import mask_email, mask_phone
 from app.web.browser import TENANT, Answer, leave, visitor
@@ -15,6 +16,7 @@ from app.web.services import AnyRequest, services
 from app.web.useragents import describe
 from tenant_portal.cursors import read_cursor, show_cursor
 from tenant_portal.texts import entry, notice
+from tenant_portal.visits import device_token
 
 _ENTRIES: Final = 20
 
@@ -34,6 +36,7 @@ async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
         return _to_login(request, slug)
     core = services(request)
     cursor = request.query_params.get("before")
+    known = read_device_token(core.ring, device_token(request, slug))
     # One more than is shown tells whether there is another page.
     found = await core.sessions.events(session, before=read_cursor(cursor) if cursor else None, limit=_ENTRIES + 1)
     return await TENANT.page(
@@ -62,6 +65,7 @@ async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
                 "device": row["name"] or describe(row["user_agent"]),
                 "place": row["ip"] or "unknown address",
                 "last_seen_at": row["seen_at"],
+                "current": known is not None and row["id"] == known.device_id,
             }
             for row in await core.sessions.devices(session)
         ],

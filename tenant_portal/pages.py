@@ -35,6 +35,8 @@ from tenant_portal.returns import allowed_return
 from tenant_portal.texts import errors_of, notice
 from tenant_portal.visits import Pending, device_token, forget_challenge, remember_device
 
+_SHORT_NAME: Final = "Enter the short name: lower-case letters, digits and hyphens, such as acme-energy."
+
 # What a person can do something about where they are; the rest is a page of its own.
 _ASKING: Final = (
     InvalidRequest,
@@ -75,8 +77,8 @@ async def choose(request: AnyRequest) -> Answer:
     slug = form.get("slug", "").strip()
     try:
         Realm.of(slug)
-    except InvalidRequest as refusal:
-        return await _start_page(request, form, refusal)
+    except InvalidRequest:
+        return await _start_page(request, form, InvalidRequest(FieldError("/slug", _SHORT_NAME)))
     wanted = form.get("next")
     return redirect(_login(slug) + (f"?{urlencode({'next': wanted})}" if wanted else ""))
 

@@ -22,10 +22,17 @@ class CodeRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """Without `identifier` the code goes to the tenant's own contact."""
 
     identifier: (
-        Annotated[str, Meta(description="Email, or phone with its country code.", examples=["ana@example.com"])] | None
+        Annotated[
+            str,
+            Meta(
+                description="Email, or phone with its country code.",
+                examples=[None, "ana@example.com", "+447700900123"],
+            ),
+        ]
+        | None
     ) = None
-    channel: Annotated[Channel | None, Meta(description="How the code should come.", examples=["email"])] = None
-    password: Annotated[str, Meta(description="Where the tenant asks for one first.")] | None = None
+    channel: Annotated[Channel | None, Meta(description="How the code should come.", examples=[None, "email"])] = None
+    password: Annotated[str, Meta(description="Where the tenant asks for one first.", examples=[None])] | None = None
 
 
 class ResendRequest(Struct, forbid_unknown_fields=True, frozen=True):
@@ -100,7 +107,7 @@ class SubjectName(Struct, frozen=True):
     name: str
 
 
-class Tokens(Struct, frozen=True):
+class Tokens(Struct, frozen=True, kw_only=True):
     """A sign-in. The access token is a JWT whose key is at `/.well-known/jwks.json`."""
 
     access_token: str
@@ -108,6 +115,9 @@ class Tokens(Struct, frozen=True):
     expires_in: Annotated[Seconds, Meta(examples=[900])]
     refresh_token: str
     refresh_expires_in: Annotated[Seconds, Meta(examples=[604800])]
+    device_token: (
+        Annotated[str, Meta(description="Sent as X-Device-Token it gives this device a quota of its own.")] | UnsetType
+    ) = UNSET
     tenant: TenantName
     subject: SubjectName
 
@@ -122,6 +132,7 @@ class Tokens(Struct, frozen=True):
             expires_in=signed_in.expires_in,
             refresh_token=signed_in.refresh_token,
             refresh_expires_in=signed_in.refresh_expires_in,
+            device_token=signed_in.device_token or UNSET,
             tenant=TenantName(signed_in.tenant_slug, signed_in.tenant_name),
             subject=SubjectName(signed_in.subject.kind, signed_in.subject.id, signed_in.subject.name),
         )

@@ -1,5 +1,6 @@
 """The web application on the test stores, and a client that speaks HTTP to it without a socket."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -46,6 +47,27 @@ def bearer(token: str | None) -> dict[str, str]:
 
 
 @asynccontextmanager
+async def running(app: Litestar) -> AsyncIterator[None]:
+    """The application's life, in a task of its own: a fixture is begun and ended by different tasks, and what
+    Litestar begins must be ended by the same one.
+    """
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            started.set()
+            await stop.wait()
+
+    life = asyncio.create_task(live())
+    await asyncio.wait([life, asyncio.create_task(started.wait())], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield
+    finally:
+        stop.set()
+        await life
+
+
+@asynccontextmanager
 async def serve(
     settings: Settings, clock: Callable[[], datetime], *, client_address: str = "192.0.2.10", **changes: Any
 ) -> AsyncIterator[Http]:
@@ -54,5 +76,5 @@ async def serve(
     app = create_app(replace(settings, **changes), clock=clock, **options)
     # Litestar and httpx type the same protocol differently.
     transport = httpx.ASGITransport(cast("Any", app), client=(client_address, 50000))
-    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
+    async with running(app), httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
         yield Http(app, client)

@@ -52,7 +52,7 @@ def advise(happenings: Sequence[Happening], situation: Situation) -> Advice | No
     if situation.next_code_at is not None:
         return Advice("The codes of this hour are used up. The newest one may still work; unlock it to allow more.")
     if newest is not None and newest.what == "delivery.queued":
-        return Advice("The last message isn’t through yet. It is tried again until its code expires.")
+        return Advice("The last message isn't through yet. It is tried again until its code expires.")
     return _about_unused(happenings)
 
 
@@ -66,7 +66,7 @@ def _about_failure(failed: Happening) -> Advice:
         contact = "email address" if failed.channel == "email" else "phone number"
         return Advice(f"The last message bounced. Ask for a new {contact}, save it, send a test.", edit=True, test=True)
     return Advice(
-        f"The last message was not delivered: {failure(failed.error_class)}. This is not the tenant’s doing: tell "
+        f"The last message was not delivered: {failure(failed.error_class)}. This is not the tenant's doing: tell "
         "whoever runs this installation, and send a test once it is mended.",
         test=True,
     )

@@ -72,9 +72,7 @@ class Checkpoint:
         if keys is None:
             return False
         try:
-            keys.public.verify(
-                self.signature, _PURPOSE + _statement(self.number, self.hash, self.made_at, self.key_id)
-            )
+            keys.public.verify(self.signature, _PURPOSE + _statement(self.number, self.hash, self.made_at, self.key_id))
         except InvalidSignature:
             return False
         return True

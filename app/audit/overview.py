@@ -156,4 +156,7 @@ class Overview:
         """The tenants whose newest message of the last day was not delivered, newest first."""
         async with self._db.every_tenant() as connection:
             ids = None if among is None else list(among)
-            return [FailingTenant(**row) for row in await connection.fetch(_FAILING, now - _DAY, SYSTEM_TENANT, ids, at_most)]
+            return [
+                FailingTenant(**row)
+                for row in await connection.fetch(_FAILING, now - _DAY, SYSTEM_TENANT, ids, at_most)
+            ]

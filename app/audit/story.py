@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
 # How a line looks: a key of the timeline's icons.
-Look: TypeAlias = Literal["asked", "queued", "sent", "delivered", "verified", "failed", "refused", "changed", "ended", "expired"]
+Look: TypeAlias = Literal[
+    "asked", "queued", "sent", "delivered", "verified", "failed", "refused", "changed", "ended", "expired"
+]
 
 BY: Final = {"email": "by email", "sms": "by SMS", "whatsapp": "by WhatsApp", "push": "as a push notification"}
 CONTACT_OF: Final = {"email": "email", "sms": "phone_number", "whatsapp": "phone_number"}
@@ -83,14 +85,14 @@ _FAILURES: Final = {
     "sender": "our sender address was refused",
     "credentials": "our account at the provider was refused",
     "refused": "the provider refused it",
-    "unanswered": "the provider didn’t say whether it took it",
-    "timeout": "the provider didn’t answer",
+    "unanswered": "the provider didn't say whether it took it",
+    "timeout": "the provider didn't answer",
     "disconnected": "the provider hung up",
-    "unreachable": "the provider can’t be reached",
+    "unreachable": "the provider can't be reached",
     "busy": "the provider is busy",
     "protocol": "the provider asked us to come back later",
-    "tls": "the connection to the provider isn’t safe",
-    "unsupported": "the provider doesn’t offer what we insist on",
+    "tls": "the connection to the provider isn't safe",
+    "unsupported": "the provider doesn't offer what we insist on",
     "no-provider": "no provider is switched on for it",
     "address": "this is no address that mail can go to",
     "contact-missing": "there is nowhere to send it",
@@ -103,7 +105,7 @@ _WITHHELD: Final = {
     "contact-missing": "there is no contact to send it to",
     "channel-unavailable": "this way of delivery is not available",
     "recipient-unknown": "what was typed belongs to nobody here",
-    "identifier-missing": "the contact has to be named here, and wasn’t",
+    "identifier-missing": "the contact has to be named here, and wasn't",
 }
 _REFUSED: Final = {
     "hourly": "Not sent: the codes of this hour were used up",

@@ -1,21 +1,22 @@
 """Admins: the people who look after tenants. They live under the reserved system tenant and sign in like anybody."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import asyncpg
 
 from app.audit.log import Actor, Client, record
-from app.errors import AlreadyExists, FieldError, InvalidRequest
+from app.errors import AlreadyExists, EditConflict, FieldError, Forbidden, InvalidRequest, NotFound
 from app.masking import mask_email
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
 from app.tenants.rules import check_name, normalise_email
 
 ROLES: Final = ("owner", "manager", "viewer")
+STATUSES: Final = ("active", "suspended")
 
 _COLUMNS: Final = "id, email, name, role, status, version, created_at, updated_at, last_sign_in_at"
 _INSERT: Final = """
@@ -23,6 +24,28 @@ INSERT INTO admins (tenant_id, id, email, name, role, created_at, updated_at) VA
 """
 _LIST: Final = f"SELECT {_COLUMNS} FROM admins WHERE tenant_id = $1 ORDER BY email"
 _FIND: Final = f"SELECT {_COLUMNS} FROM admins WHERE tenant_id = $1 AND email = $2"
+_GET: Final = f"SELECT {_COLUMNS} FROM admins WHERE tenant_id = $1 AND id = $2"
+# With every owner, in one order: of two who take each other's role at once, the second sees what the first did.
+_LOCK: Final = f"""
+SELECT {_COLUMNS} FROM admins WHERE tenant_id = $1 AND (id = $2 OR role = 'owner') ORDER BY id FOR UPDATE
+"""
+_UPDATE: Final = """
+UPDATE admins SET name = $3, role = $4, status = $5, version = $6, updated_at = $7 WHERE tenant_id = $1 AND id = $2
+"""
+_LOCK_OUT: Final = (
+    """
+    UPDATE challenges SET ended_at = $3, end_reason = 'void', salt = NULL, digest = NULL
+    WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND ended_at IS NULL
+    """,
+    """
+    UPDATE sign_in_links SET used_at = $3
+    WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND used_at IS NULL
+    """,
+    """
+    UPDATE sessions SET ended_at = $3, end_reason = 'admin-suspended'
+    WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND ended_at IS NULL AND expires_at > $3
+    """,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +72,13 @@ def check_role(role: str, pointer: str = "/role") -> str:
     if role not in ROLES:
         raise InvalidRequest(FieldError(pointer, f"A role is one of {', '.join(ROLES)}."))
     return role
+
+
+def check_status(status: str, pointer: str = "/status") -> str:
+    """The status itself. Raises `InvalidRequest`."""
+    if status not in STATUSES:
+        raise InvalidRequest(FieldError(pointer, f"This must be one of {', '.join(STATUSES)}."))
+    return status
 
 
 class Admins:
@@ -96,3 +126,72 @@ class Admins:
         async with self._db.tenant(SYSTEM_TENANT) as connection:
             row = await connection.fetchrow(_FIND, SYSTEM_TENANT, address)
         return Admin(**row) if row else None
+
+    async def get(self, admin_id: UUID) -> Admin:
+        """The admin with this id. Raises `NotFound`."""
+        async with self._db.tenant(SYSTEM_TENANT) as connection:
+            row = await connection.fetchrow(_GET, SYSTEM_TENANT, admin_id)
+        if row is None:
+            raise NotFound("There is no such admin.")
+        return Admin(**row)
+
+    async def change(
+        self,
+        admin_id: UUID,
+        *,
+        name: str | None = None,
+        role: str | None = None,
+        status: str | None = None,
+        expected_version: int | None = None,
+        actor: Actor,
+        client: Client,
+    ) -> Admin:
+        """Changes what is given. Who is suspended is signed out at once, and no open code or link lets them in.
+
+        Raises `InvalidRequest`, `NotFound`, `EditConflict` if `expected_version` is not the stored one, and `Forbidden`
+        for what would leave nobody who may do everything.
+        """
+        given: dict[str, Any] = {
+            "name": check_name(name) if name is not None else None,
+            "role": check_role(role) if role is not None else None,
+            "status": check_status(status) if status is not None else None,
+        }
+        now = self._clock()
+        async with self._db.tenant(SYSTEM_TENANT) as connection:
+            found = {row["id"]: Admin(**row) for row in await connection.fetch(_LOCK, SYSTEM_TENANT, admin_id)}
+            before = found.pop(admin_id, None)
+            if before is None:
+                raise NotFound("There is no such admin.")
+            if expected_version is not None and expected_version != before.version:
+                raise EditConflict(before.version)
+            wanted = {field: value for field, value in given.items() if value is not None}
+            changes = [
+                {"field": field, "before": _shown(getattr(before, field)), "after": _shown(value)}
+                for field, value in wanted.items()
+                if value != getattr(before, field)
+            ]
+            if not changes:
+                return before
+            after = replace(before, version=before.version + 1, updated_at=max(now, before.updated_at), **wanted)
+            if _owns(before) and not any(_owns(admin) for admin in (after, *found.values())):
+                raise Forbidden("This is the last owner. Make somebody else an owner first.")
+            await connection.execute(
+                _UPDATE, SYSTEM_TENANT, after.id, after.name, after.role, after.status, after.version, after.updated_at
+            )
+            suspended = before.status == "active" and after.status == "suspended"
+            for sql in _LOCK_OUT if suspended else ():
+                await connection.execute(sql, SYSTEM_TENANT, admin_id, now)
+            action = "admin.suspended" if suspended else "admin.changed"
+            subject = ("admin", admin_id)
+            data = {"changes": changes, "version": after.version}
+            await record(connection, now, SYSTEM_TENANT, action, actor, client, subject=subject, data=data)
+        return after
+
+
+def _owns(admin: Admin) -> bool:
+    return admin.role == "owner" and admin.status == "active"
+
+
+def _shown(value: str) -> str:
+    """For the audit log. The name of somebody without one is their address."""
+    return mask_email(value) if "@" in value else value

@@ -48,6 +48,7 @@ _COMMANDS: Final = {
     "send-test": ("app.cli.send_test:send_test", "Send a test message to a tenant and wait for its outcome."),
     "admin": ("app.cli.admins:admin", "Add and list the people who look after tenants."),
     "api-key": ("app.cli.admins:api_key", "Make, list and revoke keys to the admin API."),
+    "audit": ("app.cli.audit:audit", "Check, export and prune the tamper-evident audit log."),
 }
 
 

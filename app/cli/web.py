@@ -4,6 +4,7 @@ import gc
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from types import FrameType
@@ -39,25 +40,7 @@ def serve(settings: Settings) -> None:
     a store isn't named.
     """
     listener = listen(settings.host, settings.port)
-    config = uvicorn.Config(
-        partial(_application, _portable(settings)),
-        factory=True,
-        interface="asgi3",
-        loop="uvloop",
-        http=GuardedProtocol,
-        ws="none",
-        lifespan="on",
-        workers=settings.web_workers,
-        # The log is ours (app.web.edge), and so is the trust in proxies (app.web.addresses).
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
+    config = server_config(partial(_application, _portable(settings)), settings.web_workers)
     if settings.web_workers > 1:
         logs.configure(settings)
         Multiprocess(config, sockets=[listener]).run()
@@ -67,6 +50,29 @@ def serve(settings: Settings) -> None:
         if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
             signal.signal(number, _end)
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def server_config(application: Callable[[], Litestar], workers: int) -> uvicorn.Config:
+    """How uvicorn serves the application, which each process makes by itself."""
+    return uvicorn.Config(
+        application,
+        factory=True,
+        interface="asgi3",
+        loop="uvloop",
+        http=GuardedProtocol,
+        ws="none",
+        lifespan="on",
+        workers=workers,
+        # The log is ours (app.web.edge), and so is the trust in proxies (app.web.addresses).
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -68,6 +68,9 @@ class Message:
     locale: str | None = None
     # How long the code is good for, so that no vendor delivers it from a queue of its own after that.
     valid_seconds: int | None = None
+    # For email: whom it seems to come from and who gets the answers, where the tenant has its own.
+    sender_name: str | None = None
+    reply_to: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from uuid import UUID
 from advanced_alchemy.base import CommonTableAttributes, create_registry
 from sqlalchemy import (
     BigInteger,
+    Computed,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -44,11 +45,17 @@ class Tenant(Base):
     """A customer organisation; also the reserved one under which admins sign in."""
 
     __tablename__ = "tenants"
-    __table_args__ = (UniqueConstraint("slug", name="uq_tenants_slug"),)
+    __table_args__ = (
+        UniqueConstraint("slug", name="uq_tenants_slug"),
+        Index("ix_tenants_name", "sort_name", "id"),
+        Index("ix_tenants_updated", "updated_at", "id"),
+        Index("ix_tenants_created", "created_at", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     slug: Mapped[str]
     name: Mapped[str]
+    sort_name: Mapped[str] = mapped_column(Computed("lower(name)", persisted=True))
     status: Mapped[str] = mapped_column(server_default="active")
     status_reason: Mapped[str | None]
     email: Mapped[str | None]
@@ -205,13 +212,11 @@ class DeliveryEvent(Base):
     """One step in a message's life; never changed."""
 
     __tablename__ = "delivery_events"
-    __table_args__ = ({"postgresql_partition_by": "RANGE (at)"},)
+    __table_args__ = (Index("ix_delivery_events_at", "at", "id"), {"postgresql_partition_by": "RANGE (at)"})
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(primary_key=True)
-    id: Mapped[int] = mapped_column(
-        BigInteger, primary_key=True, server_default=text("nextval('delivery_event_id')")
-    )
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, server_default=text("nextval('delivery_event_id')"))
     outbox_id: Mapped[UUID]
     challenge_id: Mapped[UUID | None]
     kind: Mapped[str]
@@ -325,6 +330,7 @@ class AuditEvent(Base):
     __table_args__ = (
         Index("ix_audit_events_subject", "tenant_id", "subject_id", "at"),
         Index("ix_audit_events_id", "id"),
+        Index("ix_audit_events_at", "at", postgresql_using="brin"),
         {"postgresql_partition_by": "RANGE (at)"},
     )
 
@@ -371,6 +377,36 @@ class AuditCheckpoint(Base):
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     checkpoint: Mapped[str]
     made_at: Mapped[datetime]
+
+
+class IdempotencyKey(Base):
+    """The answer a repeated POST gets again, encrypted. `answer` is null while the first one is under way."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("ix_idempotency_keys_begun", "begun_at"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    caller: Mapped[UUID] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes]
+    begun_at: Mapped[datetime]
+    key_id: Mapped[str | None]
+    answer: Mapped[bytes | None]
+
+
+class ChannelHour(Base):
+    """How many codes went through in an hour, by channel. The nil UUID's rows are the fleet's."""
+
+    __tablename__ = "channel_hours"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    requested: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    sent: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    delivered: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    failed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    verified: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class Worker(Base):

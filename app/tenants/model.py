@@ -1,7 +1,7 @@
 """A tenant as it is stored, and what a change of one looks like in the audit log."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -46,6 +46,10 @@ class Tenant:
     def as_json(self) -> dict[str, object]:
         """The public members, as in the HTTP contract. Contacts are not masked."""
         return {name: getattr(self, name) for name in _PUBLIC}
+
+    def masked(self) -> "Tenant":
+        """The same for somebody who may not see contacts."""
+        return replace(self, email=masked_contact(self, "email"), phone_number=masked_contact(self, "phone_number"))
 
 
 COLUMNS: Final = tuple(f.name for f in fields(Tenant))

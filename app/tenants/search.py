@@ -40,9 +40,9 @@ def _moment(text: str) -> datetime:
     return value
 
 
-# People expect "apple" before "Zebra", so names are ordered in lower case.
+# People expect "apple" before "Zebra", so names are ordered in lower case. Each key leads an index, and the id follows.
 _KEYS: Final = {
-    "name": _Key("lower(name)", "text", str),
+    "name": _Key("sort_name", "text", str),
     "slug": _Key("slug", "text", str),
     "updated_at": _Key("updated_at", "timestamptz", _moment),
     "created_at": _Key("created_at", "timestamptz", _moment),
@@ -164,7 +164,7 @@ def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
     needle = "".join(c for c in filters.search if c.isprintable()).strip().lower()[:_SEARCH_LENGTH]
     if needle:
         args.append(f"%{_literal(needle)}%")
-        matches = [f"{column} LIKE ${len(args)}" for column in ("lower(name)", "slug", "email")]
+        matches = [f"{column} LIKE ${len(args)}" for column in ("sort_name", "slug", "email")]
         if digits := _digits(needle):
             args.append(f"%{digits}%")
             matches.append(f"phone_number LIKE ${len(args)}")

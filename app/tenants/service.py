@@ -8,41 +8,25 @@ could not be part of it.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, cast
-from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.audit.log import Actor, Client, record
+from app.audit.log import Actor, Client
 from app.errors import AlreadyExists, EditConflict, FieldError, InvalidRequest, TenantNotFound
 from app.settings import Settings
 from app.storage.db import Database
-from app.tenants import effects, search, test_message
+from app.tenants import search, test_message
+from app.tenants.changes import Changes, record_change
 from app.tenants.history import HistoryPage, read_history
-from app.tenants.model import COLUMNS, Tenant, changed_fields, masked_changes
-from app.tenants.rules import (
-    CHANNELS,
-    TenantFields,
-    check_delivery,
-    check_slug,
-    check_tenant,
-    effective_policy,
-    merge_policy,
-    operator_policy,
-    region_of,
-)
+from app.tenants.model import COLUMNS, Tenant
+from app.tenants.rules import CHANNELS, check_delivery, check_slug
 from app.tenants.search import Filters, TenantPage
 from app.tenants.test_message import TestMessage, TestOutcome
 
-_CONTACTS: Final = ("email", "phone_number")
-_DELIVERY: Final = frozenset({*_CONTACTS, "otp_delivery_method", "fallback_methods"})
 _REASON_LENGTH: Final = 500
-
-_COLUMNS: Final = ", ".join(COLUMNS)
-_PLACES: Final = ", ".join(f"${n}" for n in range(1, len(COLUMNS) + 1))
-_INSERT: Final = f"INSERT INTO tenants ({_COLUMNS}) VALUES ({_PLACES})"
-_UPDATE: Final = f"UPDATE tenants SET ({_COLUMNS}) = ({_PLACES}) WHERE id = $1"
-_BY_SLUG: Final = f"SELECT {_COLUMNS} FROM tenants WHERE slug = $1"
+_BY_SLUG: Final = f"SELECT {', '.join(COLUMNS)} FROM tenants WHERE slug = $1"
 
 
 class Tenants:
@@ -59,13 +43,7 @@ class Tenants:
         self._clock = clock
         self._wake_worker = wake_worker
         self._channels = frozenset(settings.providers)
-        self._ceiling = operator_policy(
-            code_length=settings.otp_length,
-            code_ttl_seconds=settings.otp_ttl_seconds,
-            max_attempts=settings.otp_max_attempts,
-            hourly_limit=settings.otp_hourly_limit,
-            resend_cooldown_seconds=settings.otp_resend_cooldown_seconds,
-        )
+        self._changes = Changes(db, settings, wake_worker)
 
     async def create(self, values: Mapping[str, object], *, actor: Actor, client: Client) -> Tenant:
         """Adds a tenant; `slug` and `name` are required.
@@ -73,16 +51,11 @@ class Tenants:
         Raises `InvalidRequest` with every fault, `AlreadyExists`, and `ContactMissing` or `ChannelUnavailable` where
         codes could not go by the method asked for. Without any contact and any wish a tenant may begin.
         """
-        fields = _settable(check_tenant(values, create=True))
         now = self._clock()
-        tenant = Tenant(id=uuid4(), created_at=now, updated_at=now, **fields)
-        tenant = replace(tenant, policy=merge_policy({}, tenant.policy))
-        self._check_delivery(tenant, method_chosen="otp_delivery_method" in fields)
+        tenant = self._changes.draft(values, now)
         try:
             async with self._db.every_tenant() as connection:
-                await connection.execute(_INSERT, *_row(tenant))
-                data = {"changes": masked_changes(None, tenant), "version": tenant.version}
-                await _record(connection, now, tenant, "tenant.created", actor, client, data)
+                await self._changes.save(connection, now, None, tenant, actor, client)
         except asyncpg.UniqueViolationError:
             raise AlreadyExists(f"There is a tenant with the slug {tenant.slug} already.") from None
         return tenant
@@ -108,19 +81,8 @@ class Tenants:
         open codes and sessions and notices to the old and the new address.
         Raises what `create` does, `TenantNotFound`, and `EditConflict` if `expected_version` is not the stored one.
         """
-
-        def change(before: Tenant) -> Tenant:
-            region = region_of(before.locale, before.timezone)
-            fields = _settable(check_tenant(changes, create=False, region=region))
-            if fields.pop("slug", before.slug) != before.slug:
-                raise InvalidRequest(FieldError("/slug", "A slug can't be changed."))
-            if "policy" in fields:
-                fields["policy"] = merge_policy(before.policy, fields["policy"])
-            if fields.get("status", before.status) != before.status:
-                fields["status_reason"] = None
-            return replace(before, **fields)
-
-        return await self._change(slug, change, expected_version, actor, client)
+        edit = partial(self._changes.edited, changes=changes)
+        return await self._change(slug, edit, expected_version, actor, client)
 
     async def suspend(self, slug: str, reason: str | None = None, *, actor: Actor, client: Client) -> Tenant:
         """Nobody of this tenant signs in any more: open codes are void and all sessions end, in one transaction.
@@ -182,7 +144,7 @@ class Tenants:
             check_delivery(way, (), tenant.email, tenant.phone_number, self._channels)
             message = await test_message.queue(connection, now, tenant.id, way)
             data: dict[str, Any] = {"channel": message.channel, "message": str(message.id)}
-            await _record(connection, now, tenant, "message.tested", actor, client, data)
+            await record_change(connection, now, tenant, "message.tested", actor, client, data)
         self._wake_worker()
         return message
 
@@ -205,59 +167,9 @@ class Tenants:
             before = await _fetch(connection, slug, lock=True)
             if expected_version is not None and expected_version != before.version:
                 raise EditConflict(before.version)
-            after = change(before)
-            changed = changed_fields(before, after)
-            if not changed:
-                return before
-            if changed & _DELIVERY:
-                self._check_delivery(after, method_chosen="otp_delivery_method" in changed)
-            after = replace(after, version=before.version + 1, updated_at=max(now, before.updated_at))
-            await connection.execute(_UPDATE, *_row(after))
-            data = {"changes": masked_changes(before, after), "version": after.version}
-            contacts = [name for name in _CONTACTS if name in changed]
-            suspended = "status" in changed and after.status == "suspended"
-            if contacts or suspended:
-                data["codes_voided"] = await effects.void_codes(connection, now, after.id, everybody=suspended)
-                if suspended or effective_policy(self._ceiling, before.policy).end_sessions_on_contact_change:
-                    data["sessions_ended"] = await effects.end_sessions(connection, now, after.id, everybody=suspended)
-            for contact in contacts:
-                await effects.notify(connection, now, before, after, contact, self._channels)
-            if after.status_reason:
-                data["reason"] = after.status_reason
-            action = "tenant.changed"
-            if "status" in changed:
-                action = "tenant.suspended" if suspended else "tenant.resumed"
-            await _record(connection, now, after, action, actor, client, data)
-        if contacts:
-            # A request that still read the old contact may have committed while we were at it, and the worker sent
-            # its code there. What commits from here on goes to the new one.
-            async with self._db.tenant(after.id) as connection:
-                await effects.void_codes(connection, now, after.id, everybody=False)
-            self._wake_worker()
+            after = await self._changes.save(connection, now, before, change(before), actor, client)
+        await self._changes.settle(now, [(before, after)])
         return after
-
-    def _check_delivery(self, tenant: Tenant, *, method_chosen: bool) -> None:
-        """Raises `ContactMissing` or `ChannelUnavailable` where no code could go by the preferred method.
-
-        A tenant without any contact is a state of its own, which lists and pages point out: it is refused only to
-        whoever names a method with it.
-        """
-        if tenant.email is None and tenant.phone_number is None and not method_chosen:
-            return
-        check_delivery(
-            tenant.otp_delivery_method,
-            tenant.fallback_methods,
-            tenant.email,
-            tenant.phone_number,
-            self._channels,
-        )
-
-
-def _settable(fields: TenantFields) -> dict[str, Any]:
-    values: dict[str, Any] = dict(fields)
-    if "fallback_methods" in values:
-        values["fallback_methods"] = tuple(values["fallback_methods"])
-    return values
 
 
 def _check_reason(reason: str | None) -> str | None:
@@ -267,25 +179,8 @@ def _check_reason(reason: str | None) -> str | None:
     return said or None
 
 
-def _row(tenant: Tenant) -> list[object]:
-    return [getattr(tenant, name) for name in COLUMNS]
-
-
 async def _fetch(connection: asyncpg.Connection, slug: str, *, lock: bool = False) -> Tenant:
     row = await connection.fetchrow(_BY_SLUG + (" FOR UPDATE" if lock else ""), slug)
     if row is None:
         raise TenantNotFound(f"No tenant has the slug {slug}.")
     return Tenant.of(row)
-
-
-async def _record(
-    connection: asyncpg.Connection,
-    now: datetime,
-    tenant: Tenant,
-    action: str,
-    actor: Actor,
-    client: Client,
-    data: dict[str, Any],
-) -> None:
-    subject: tuple[str, UUID] = ("tenant", tenant.id)
-    await record(connection, now, tenant.id, action, actor, client, subject=subject, data=data)

@@ -6,7 +6,8 @@ Plain ASGI around the whole of Litestar, because its middleware doesn't run for 
 import os
 import re
 import time
-from typing import Final
+from http import HTTPStatus
+from typing import Final, TypeAlias
 
 import structlog
 from litestar.enums import HttpMethod, ScopeType
@@ -19,6 +20,8 @@ from app.web.metrics import Metrics
 from app.web.problems import PROBLEM_JSON, Refusal, refuse, report
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
 _SECURITY: Final = {
     "content-security-policy": (
@@ -39,13 +42,17 @@ _SECURITY: Final = {
 }
 _PRODUCTION_ONLY: Final = {"strict-transport-security": "max-age=63072000; includeSubDomains"}
 
-# 80 random bits as 20 letters: no digits, so that nobody who scans a log for codes stumbles over them, and no vowels,
-# so that they spell nothing.
+# No digits, so that nobody who scans a log for codes stumbles over an id, and no vowels, so that it spells nothing.
 _LETTERS: Final = b"bcdfghjklmnpqrst" * 16
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _PROBED: Final = "/health"
 # Asked every few seconds by machines.
 _QUIET: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/static/{name:path}"})
+
+
+def new_request_id() -> str:
+    """80 random bits as 20 letters."""
+    return os.urandom(20).translate(_LETTERS).decode()
 
 
 class Edge:
@@ -111,26 +118,29 @@ class Edge:
             address = self._proxies.client(peer, scope["headers"])
             incoming = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         scope["client"] = (address, scope["client"][1]) if address and scope["client"] else None
-        if incoming is None or not _REQUEST_ID.fullmatch(incoming):
-            incoming = os.urandom(20).translate(_LETTERS)
-        request_id = incoming.decode()
+        sane = incoming is not None and _REQUEST_ID.fullmatch(incoming)
+        request_id = sane[0].decode() if sane else new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         return request_id
 
     async def _send(self, error: Exception, request_id: str, answer: Send) -> None:
-        refusal: Refusal = refuse(error, self._settings)
-        if refusal.status >= 500:  # noqa: PLR2004 - server errors
+        refusal = refuse(error, self._settings)
+        if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             report(error)
+        headers, body = self._encode(refusal, request_id)
+        await answer({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await answer({"type": "http.response.body", "body": body, "more_body": False})
+
+    def refuse_unparsed(self, error: Exception) -> tuple[RawHeaders, bytes]:
+        """All headers and the body for what was not even an HTTP request."""
+        request_id = new_request_id()
+        headers, body = self._encode(refuse(error, self._settings), request_id)
+        return [*headers, (b"x-request-id", request_id.encode()), *self._headers], body
+
+    def _encode(self, refusal: Refusal, request_id: str) -> tuple[RawHeaders, bytes]:
         body = refusal.document(self._settings.public_url, request_id)
         headers = {"content-type": PROBLEM_JSON, "content-length": str(len(body)), **refusal.headers}
-        await answer(
-            {
-                "type": "http.response.start",
-                "status": refusal.status,
-                "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-            }
-        )
-        await answer({"type": "http.response.body", "body": body, "more_body": False})
+        return [(name.lower().encode(), value.encode()) for name, value in headers.items()], body
 
     def _record(self, scope: HTTPScope, method: str, status: int, seconds: float) -> None:
         # Only the template: a path holds slugs and ids.

@@ -160,6 +160,8 @@ def _translate(error: Exception) -> GatehouseError:
             return errors.Forbidden()
         case HTTPException(status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
             return errors.PayloadTooLarge()
+        case InternalServerException(detail=detail) if detail == _CLIENT_GONE:
+            return InvalidRequest(detail="The body ended early.")  # nobody listens, but the count shall be right
         case HTTPException(status_code=status) if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return InvalidRequest()
         case _:
@@ -218,11 +220,8 @@ class Problems:
 
 
 def report(error: Exception) -> None:
-    """Writes down what must never happen, unless it only means that nobody listens any more."""
-    if isinstance(error, InternalServerException) and error.detail == _CLIENT_GONE:
-        log.debug("The client went away")
-    else:
-        log.error("Unhandled error", error_class=type(error).__name__, exc_info=error)
+    """Writes down what must never happen. The log masks what the traceback holds."""
+    log.error("Unhandled error", error_class=type(error).__name__, exc_info=error)
 
 
 def wants_page(request: AnyRequest) -> bool:

@@ -3,7 +3,10 @@
 import asyncio
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.errors import InvalidRequest
+from app.web.edge import Edge
 
 HEAD_LIMIT: Final = 32 * 1024
 # In each such span an unfinished request must make this much progress. A head that drips in at just this rate runs
@@ -48,6 +51,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self.send_400_response("The head of the request is too large.")
         elif self._unfinished and self._watch is None:
             self._watch = self.loop.call_later(PATIENCE_SECONDS, self._look)
+
+    def send_400_response(self, msg: str) -> None:
+        """Even to what is no HTTP the answer looks like all others."""
+        edge: Edge = self.config.loaded_app.asgi_handler
+        headers, body = edge.refuse_unparsed(InvalidRequest(detail=msg))
+        head = [STATUS_LINE[400], *(name + b": " + value + b"\r\n" for name, value in headers)]
+        self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", body]))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """The parser saw the start of a request."""

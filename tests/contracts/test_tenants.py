@@ -286,7 +286,7 @@ async def test_a_code_asked_for_during_the_change_goes_nowhere_old(
         asked.append((issued.challenge_id, await current_code(db, ring, issued.challenge_id)))
         await record(*args, **kwargs)
 
-    monkeypatch.setattr("app.tenants.service.record", ask_meanwhile)
+    monkeypatch.setattr("app.tenants.changes.record", ask_meanwhile)
     await change(tenants, unique, email=f"new@{unique}.example")
     [(challenge_id, code)] = asked
     with pytest.raises(CodeExpired):
@@ -465,7 +465,7 @@ async def test_a_change_is_whole_or_not_at_all(
     async def refuse(*_: object, **__: object) -> None:
         raise asyncpg.InsufficientPrivilegeError
 
-    monkeypatch.setattr("app.tenants.service.record", refuse)
+    monkeypatch.setattr("app.tenants.changes.record", refuse)
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await change(tenants, unique, email=f"new@{unique}.example")
     assert await everything_about(db, tenant) == before

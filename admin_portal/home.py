@@ -1,0 +1,95 @@
+"""The home page: what needs attention first, then how many codes go through."""
+
+import asyncio
+from typing import Final
+
+from litestar import get
+
+from admin_portal.desk import desk
+from admin_portal.guards import VIEWER
+from admin_portal.views import channel_words, show
+from app.audit.overview import Situation
+from app.audit.story import failure
+from app.tenants.search import Filters
+from app.web.browser import Answer
+from app.web.services import AnyRequest, services
+
+_COUNT_AT_MOST: Final = 100_000
+_MISSING_AT_MOST: Final = 1_000
+_TENANTS: Final = "/admin/tenants"
+
+
+@get("/", opt=VIEWER)
+async def home(request: AnyRequest) -> Answer:
+    """GET /admin."""
+    own = desk(request)
+    situation, total, suspended, missing = await asyncio.gather(
+        own.overview.read(services(request).clock()),
+        own.tenants.count(at_most=_COUNT_AT_MOST),
+        own.tenants.count(Filters(status="suspended"), at_most=_COUNT_AT_MOST),
+        own.tenants.count(Filters(contact_missing=True), at_most=_MISSING_AT_MOST),
+    )
+    return await show(
+        request,
+        "admin/home.html",
+        attention=attention(situation, missing),
+        tenants_total=total,
+        tenants_suspended=suspended,
+        stats=situation.periods,
+    )
+
+
+def attention(situation: Situation, missing: int) -> list[dict[str, str]]:
+    """What somebody should look at, worst first."""
+    found = []
+    if not situation.worker_alive:
+        found.append(
+            _item("No worker is running", "Codes are accepted but nobody sends them. Start `gatehouse worker`.")
+        )
+    elif situation.waiting:
+        messages = f"{situation.waiting:,} message{'s' if situation.waiting != 1 else ''}"
+        found.append(_item(f"{messages} late", "They have been waiting for more than a minute."))
+    for attack in situation.attacks:
+        text = "Unusually many wrong or unused codes. Codes for unknown devices have 8 digits for now."
+        if attack.slug is None:
+            found.append(_item("Somebody is guessing codes", text))
+        else:
+            name = attack.name or attack.slug
+            found.append(_item(f"Somebody is guessing codes at {name}", text, *_timeline(attack.slug)))
+    found += [
+        _item(
+            f"{provider.name} refuses messages",
+            f"{provider.failed:,} of {provider.tried:,} by {channel_words(provider.channel)} failed in the last hour.",
+        )
+        for provider in situation.providers
+    ]
+    found += [
+        _item(
+            f"{tenant.name}: the last {channel_words(tenant.channel)} message wasn't delivered",
+            f"{failure(tenant.error_class).capitalize()}.",
+            *_timeline(tenant.slug),
+        )
+        for tenant in situation.failing
+    ]
+    if missing:
+        count = f"More than {missing:,} tenants" if missing >= _MISSING_AT_MOST else _tenants(missing)
+        text = "The way their codes go has no address."
+        found.append(
+            _item(f"{count} can't be sent a code", text, f"{_TENANTS}?contact=missing", "See them", kind="wait")
+        )
+    return found
+
+
+def _item(title: str, detail: str, href: str = "", action: str = "", kind: str = "bad") -> dict[str, str]:
+    return {"kind": kind, "title": title, "detail": detail, "href": href, "action": action}
+
+
+def _timeline(slug: str) -> tuple[str, str]:
+    return f"{_TENANTS}/{slug}/timeline", "See why"
+
+
+def _tenants(number: int) -> str:
+    return f"{number:,} tenant{'s' if number != 1 else ''}"
+
+
+HANDLERS: Final = (home,)

@@ -1,0 +1,64 @@
+"""What happened to a tenant: its codes (timeline) and its fields (history)."""
+
+import asyncio
+from typing import Final
+from urllib.parse import urlencode
+
+from litestar import get
+from litestar.params import FromPath
+
+from admin_portal.desk import desk
+from admin_portal.guards import VIEWER
+from admin_portal.tenant import advice_for
+from admin_portal.views import Shown, change_line, lines, masked_contacts, show
+from app.web.browser import Answer
+from app.web.services import AnyRequest, services
+
+_ENTRIES: Final = 50
+_CHANGES: Final = 25
+
+
+@get("/tenants/{slug:str}/timeline", opt=VIEWER)
+async def timeline(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """GET /admin/tenants/{slug}/timeline?cursor=: "why didn't I get my code?"."""
+    own, cursor = desk(request), request.query_params.get("cursor")
+    tenant = await own.tenants.get(slug)
+    story, standing = await asyncio.gather(
+        own.timeline.read(tenant.id, masked_contacts(tenant), cursor=cursor, limit=_ENTRIES),
+        own.unlocking.standing(tenant.id, tenant.id),
+    )
+    return await show(
+        request,
+        "admin/tenant_timeline.html",
+        tenant=Shown.of(tenant, masked=True),
+        entries=lines(story.entries),
+        advice=None if cursor else advice_for(services(request).settings, tenant, story, standing),
+        pager=_pager(f"/admin/tenants/{slug}/timeline", cursor, story.next),
+        live=not cursor,
+    )
+
+
+@get("/tenants/{slug:str}/history", opt=VIEWER)
+async def history(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """GET /admin/tenants/{slug}/history?cursor=: who changed what. Contacts are masked for everybody, as stored."""
+    own, cursor = desk(request), request.query_params.get("cursor")
+    tenant = await own.tenants.get(slug)
+    found = await own.tenants.history(slug, cursor=cursor, limit=_CHANGES)
+    return await show(
+        request,
+        "admin/tenant_history.html",
+        tenant=Shown.of(tenant, masked=True),
+        entries=[change_line(change) for change in found.entries],
+        pager=_pager(f"/admin/tenants/{slug}/history", cursor, found.next),
+    )
+
+
+HANDLERS: Final = (timeline, history)
+
+
+def _pager(address: str, cursor: str | None, following: str | None) -> dict[str, str | None]:
+    """Forward by cursor; back to the newest."""
+    return {
+        "previous": address if cursor else None,
+        "next": f"{address}?{urlencode({'cursor': following})}" if following else None,
+    }

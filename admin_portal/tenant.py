@@ -1,0 +1,289 @@
+"""One tenant: everything about it on one page, its three groups of fields edited in place."""
+
+import asyncio
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from litestar import get, post
+from litestar.params import FromPath
+
+from admin_portal.desk import Desk, desk
+from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
+from admin_portal.views import (
+    Shown,
+    change_line,
+    errors_of,
+    lines,
+    masked_contacts,
+    session_lines,
+    show,
+    ways,
+)
+from app.audit.advice import Advice, Situation, advise
+from app.audit.timeline import Story
+from app.auth.unlocking import Standing
+from app.errors import ChannelUnavailable, ContactMissing, EditConflict, GatehouseError, InvalidRequest, NotFound
+from app.settings import Settings
+from app.tenants.model import Tenant
+from app.tenants.test_message import TestMessage, TestOutcome
+from app.web.browser import ADMIN, Answer, redirect, visitor
+from app.web.forms import Form
+from app.web.services import AnyRequest, services
+
+Fields: TypeAlias = dict[str, str]
+
+# The fields of each group, first the one that a fault without a field of its own is shown at.
+GROUPS: Final = {
+    "contact": ("email", "phone_number"),
+    "delivery": ("otp_delivery_method", "fallback_methods"),
+    "details": ("name", "locale", "timezone"),
+}
+_LABELS: Final = {
+    "email": "Email",
+    "phone_number": "Phone number",
+    "otp_delivery_method": "Codes go by",
+    "fallback_methods": "If that fails, try",
+    "name": "Name",
+    "locale": "Language",
+    "timezone": "Time zone",
+}
+_SHOWN_ENTRIES: Final = 12
+# Advice looks further back than the page shows.
+_READ_ENTRIES: Final = 30
+_SHOWN_CHANGES: Final = 5
+_HOURLY_MOST: Final = 10
+_UNPROCESSABLE: Final = 422
+_CONFLICT: Final = 412
+
+
+@get("/tenants/{slug:str}", opt=VIEWER)
+async def tenant_page(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """GET /admin/tenants/{slug}?edit=contact|delivery|details&test={id}."""
+    editing = request.query_params.get("edit")
+    if editing not in GROUPS or not signed_in(request).may_edit:
+        editing = None
+    if editing == "contact" and not fresh(request):
+        return redirect(sign_in_address(f"{_base(slug)}?edit=contact", "again"))
+    tenant = await desk(request).tenants.get(slug)
+    return await page(request, tenant, editing=editing, test=_test_id(request.query_params.get("test")))
+
+
+@post("/tenants/{slug:str}/contact", opt=MANAGER)
+async def save_contact(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Changes where codes go. Needs a young sign-in; what was typed is not kept over the next one, and that is said."""
+    form = await _edit_form(request, "contact")
+    if not fresh(request):
+        return redirect(sign_in_address(f"{_base(slug)}?edit=contact", "again"))
+    return await _save(request, slug, "contact", form)
+
+
+@post("/tenants/{slug:str}/delivery", opt=MANAGER)
+async def save_delivery(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Changes the way codes go."""
+    return await _save(request, slug, "delivery", await _edit_form(request, "delivery"))
+
+
+@post("/tenants/{slug:str}/details", opt=MANAGER)
+async def save_details(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Changes name, language and time zone."""
+    return await _save(request, slug, "details", await _edit_form(request, "details"))
+
+
+HANDLERS: Final = (tenant_page, save_contact, save_delivery, save_details)
+
+
+async def page(
+    request: AnyRequest,
+    tenant: Tenant,
+    *,
+    status: int = 200,
+    editing: str | None = None,
+    values: dict[str, Any] | None = None,
+    errors: dict[str, str] | None = None,
+    test: UUID | None = None,
+) -> Answer:
+    """The tenant's page, perhaps with a group being edited; `values` are what was typed, otherwise what is stored."""
+    own, now, settings = desk(request), services(request).clock(), services(request).settings
+    may_edit = signed_in(request).may_edit
+    story, sessions, history, standing, outcome = await asyncio.gather(
+        own.timeline.read(tenant.id, masked_contacts(tenant), limit=_READ_ENTRIES),
+        own.tenant_sessions.list(tenant.id),
+        own.tenants.history(tenant.slug, limit=_SHOWN_CHANGES),
+        own.unlocking.standing(tenant.id, tenant.id),
+        _outcome(own, tenant, test),
+    )
+    advice = advice_for(settings, tenant, story, standing)
+    failing = next((h.channel for h in story.happenings if h.what in {"delivery.sent", "delivery.failed"}), None)
+    failed = next((h.what for h in story.happenings if h.what in {"delivery.sent", "delivery.failed"}), None)
+    return await show(
+        request,
+        "admin/tenant.html",
+        status=status,
+        tenant=Shown.of(tenant, masked=not may_edit),
+        methods=ways(settings, failing=failing if failed == "delivery.failed" else None),
+        editing=editing,
+        values=values if values is not None else stored(tenant, editing),
+        errors=errors or {},
+        sessions=session_lines(sessions, tenant.id),
+        entries=lines(story.entries[:_SHOWN_ENTRIES]),
+        advice=advice,
+        changes=[change_line(change) for change in history.entries],
+        test=outcome,
+        locked=_next_code_at(settings, tenant, standing) is not None,
+        now=now,
+    )
+
+
+def advice_for(settings: Settings, tenant: Tenant, story: Story, standing: Standing) -> Advice | None:
+    """What to do next about this tenant."""
+    return advise(
+        story.happenings,
+        Situation(
+            suspended=tenant.status != "active",
+            reachable=not tenant.contact_missing,
+            locked=standing.locked_until is not None,
+            next_code_at=_next_code_at(settings, tenant, standing),
+        ),
+    )
+
+
+def stored(tenant: Tenant, group: str | None) -> dict[str, Any]:
+    """The group's fields for its form, as they are stored."""
+    return {name: getattr(tenant, name) for name in GROUPS.get(group or "", ())}
+
+
+def _next_code_at(settings: Settings, tenant: Tenant, standing: Standing) -> Any:
+    limit = min(settings.otp_hourly_limit, tenant.policy.get("hourly_limit", _HOURLY_MOST))
+    return standing.next_code_at(limit)
+
+
+async def _edit_form(request: AnyRequest, group: str) -> Form:
+    names = [name for name in GROUPS[group] if name != "fallback_methods"]
+    before = [f"before_{name}" for name in GROUPS[group]]
+    repeatable = ("fallback_methods",) if group == "delivery" else ()
+    return await ADMIN.form(request, "version", *names, *before, repeatable=repeatable)
+
+
+async def _save(request: AnyRequest, slug: str, group: str, form: Form) -> Answer:
+    """Saves a group. A change of other fields meanwhile is none of ours; of the same fields somebody has to decide."""
+    tenants, admin, client = desk(request).tenants, signed_in(request), visitor(request)
+    typed = _typed(form, group)
+    wanted = _wanted(typed)
+    version = _version(form)
+    tenant = None
+    while True:
+        try:
+            await tenants.update(slug, wanted, expected_version=version, actor=admin.actor, client=client)
+        except EditConflict:
+            tenant = await tenants.get(slug)
+            if _untouched(tenant, form, group):
+                version = tenant.version
+                continue
+            return await _conflict_page(request, tenant, group, typed, form)
+        except (InvalidRequest, ContactMissing, ChannelUnavailable) as refusal:
+            return await _refused(request, await tenants.get(slug), group, form, typed, refusal)
+        return redirect(f"{_base(slug)}?done={group}#{group}")
+
+
+async def _refused(
+    request: AnyRequest, tenant: Tenant, group: str, form: Form, typed: dict[str, Any], refusal: GatehouseError
+) -> Answer:
+    method = typed.get("otp_delivery_method") or tenant.otp_delivery_method
+    values = {**form, **typed}
+    errors = errors_of(refusal, GROUPS[group], method)
+    return await page(request, tenant, status=_UNPROCESSABLE, editing=group, values=values, errors=errors)
+
+
+async def _conflict_page(
+    request: AnyRequest, tenant: Tenant, group: str, typed: dict[str, Any], form: Form
+) -> Answer:
+    newest = (await desk(request).tenants.history(tenant.slug, limit=1)).entries
+    fields = [
+        {
+            "name": name,
+            "label": _LABELS[name],
+            "before": form.get(f"before_{name}", ""),
+            "theirs": _plain(getattr(tenant, name)),
+            "yours": _plain(typed[name]),
+        }
+        for name in GROUPS[group]
+    ]
+    return await show(
+        request,
+        "admin/tenant_conflict.html",
+        status=_CONFLICT,
+        tenant=Shown.of(tenant, masked=False),
+        group=group,
+        fields=fields,
+        theirs_by=change_line(newest[0])["actor"] if newest else "Somebody",
+        theirs_at=newest[0].at if newest else tenant.updated_at,
+        errors={},
+    )
+
+
+def _typed(form: Form, group: str) -> dict[str, Any]:
+    """The group's fields as they were sent; fallbacks come several times, or joined from the conflict page."""
+    typed: dict[str, Any] = {name: form.get(name, "").strip() for name in GROUPS[group] if name != "fallback_methods"}
+    if group == "delivery":
+        sent = ",".join(form.many.get("fallback_methods", []))
+        typed["fallback_methods"] = [method for method in sent.split(",") if method]
+    return typed
+
+
+def _wanted(typed: dict[str, Any]) -> dict[str, Any]:
+    """As the service takes them: an empty contact is cleared, an emptied language or time zone is the usual one."""
+    usual = {"email": None, "phone_number": None, "locale": "en", "timezone": "UTC"}
+    return {name: usual.get(name, value) if value == "" else value for name, value in typed.items()}
+
+
+def _version(form: Form) -> int:
+    text = form.get("version", "")
+    if not (text.isascii() and text.isdigit() and len(text) < len(str(2**31))):
+        raise InvalidRequest(detail="The page was not complete. Load it again.")
+    return int(text)
+
+
+def _untouched(tenant: Tenant, form: Form, group: str) -> bool:
+    """Whether the group still is as this form showed it."""
+    return all(form.get(f"before_{name}") == _plain(getattr(tenant, name)) for name in GROUPS[group])
+
+
+def _plain(value: Any) -> str:
+    """A field as a form sends it."""
+    if isinstance(value, list | tuple):
+        return ",".join(value)
+    return value or ""
+
+
+def _test_id(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None
+
+
+async def _outcome(own: Desk, tenant: Tenant, test: UUID | None) -> dict[str, Any] | None:
+    """The test message that the page watches."""
+    if test is None:
+        return None
+    try:
+        return shown_test(test, await own.tenants.test_outcome(TestMessage(tenant.id, test, "")))
+    except NotFound:
+        return None
+
+
+def shown_test(test: UUID, outcome: TestOutcome) -> dict[str, Any]:
+    """A test message for its badge; `live` while there is more to come."""
+    badge = {"sending": "queued", "void": "expired"}.get(outcome.state, outcome.state)
+    detail = outcome.error or (f"taken by {outcome.provider}" if outcome.provider else None)
+    return {
+        "id": test,
+        "state": badge,
+        "channel": outcome.channel,
+        "detail": detail,
+        "live": not outcome.settled,
+    }
+
+
+def _base(slug: str) -> str:
+    return f"/admin/tenants/{slug}"

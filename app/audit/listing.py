@@ -1,0 +1,142 @@
+"""Deliveries and audit events of all tenants, newest first, a page at a time or as a file."""
+
+from base64 import urlsafe_b64decode
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from app.audit.export import EventFilters
+from app.errors import FieldError, InvalidRequest
+from app.keys import base64url
+from app.storage import SYSTEM_TENANT
+from app.storage.db import Database, Row
+
+MAX_LIMIT: Final = 200
+
+_EVENTS: Final = """
+SELECT e.id, e.at, t.slug AS tenant, e.action, e.actor_kind, e.actor_id, coalesce(a.email, k.name) AS actor,
+       e.subject_kind, e.subject_id, e.challenge_id, e.source, host(e.ip) AS ip, e.user_agent, e.request_id, e.data
+FROM audit_events e
+LEFT JOIN tenants t ON t.id = e.tenant_id
+LEFT JOIN admins a ON e.actor_kind = 'admin' AND a.tenant_id = $1 AND a.id = e.actor_id
+LEFT JOIN api_keys k ON e.actor_kind = 'api-key' AND k.tenant_id = $1 AND k.id = e.actor_id
+"""
+_DELIVERIES: Final = """
+SELECT e.id, e.at, e.outbox_id AS message, t.slug AS tenant, e.kind, e.channel, e.state, e.provider,
+       e.provider_message_id, e.error_class, e.error_text, e.took_ms, e.challenge_id
+FROM delivery_events e
+LEFT JOIN tenants t ON t.id = e.tenant_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilters:
+    """Which steps of deliveries: of one tenant; in one state; by one channel or provider; from `start` to `end`."""
+
+    tenant_id: UUID | None = None
+    state: str | None = None
+    channel: str | None = None
+    provider: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows, newest first, and the cursor of older ones; None where there are none."""
+
+    rows: Sequence[Row]
+    next: str | None
+
+
+class Listing:
+    """Reads across all tenants. Every call raises `Unavailable` when the database is away."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def events(self, filters: EventFilters, *, cursor: str | None, limit: int) -> Page:
+        """A page of the audit log. Raises `InvalidRequest` for a foreign cursor."""
+        action = filters.action
+        family = action[:-1] if action and action.endswith("*") else None
+        where = {
+            "e.tenant_id = {}": filters.tenant_id,
+            "e.at >= {}": filters.start,
+            "e.at < {}": filters.end,
+            "e.action = {}": action if family is None else None,
+            "starts_with(e.action, {})": family,
+        }
+        # Without a tenant the index that sealing uses gives the order.
+        along_ids = not (filters.tenant_id or filters.start or filters.end)
+        return await self._page(_EVENTS, [SYSTEM_TENANT], where, cursor, limit, along_ids=along_ids)
+
+    async def deliveries(self, filters: DeliveryFilters, *, cursor: str | None, limit: int) -> Page:
+        """A page of what happened to messages. Raises `InvalidRequest` for a foreign cursor."""
+        where = {
+            "e.tenant_id = {}": filters.tenant_id,
+            "e.state = {}": filters.state,
+            "e.channel = {}": filters.channel,
+            "e.provider = {}": filters.provider,
+            "e.at >= {}": filters.start,
+            "e.at < {}": filters.end,
+        }
+        return await self._page(_DELIVERIES, [], where, cursor, limit, along_ids=False)
+
+    async def all_deliveries(self, filters: DeliveryFilters) -> AsyncIterator[Sequence[Row]]:
+        """All pages, newest first. Between two of them no connection is held."""
+        cursor: str | None = None
+        while True:
+            page = await self.deliveries(filters, cursor=cursor, limit=MAX_LIMIT)
+            yield page.rows
+            cursor = page.next
+            if cursor is None:
+                return
+
+    async def _page(
+        self,
+        select: str,
+        first: Sequence[object],
+        where: Mapping[str, object],
+        cursor: str | None,
+        limit: int,
+        *,
+        along_ids: bool,
+    ) -> Page:
+        args: list[Any] = list(first)
+        conditions = []
+        for condition, value in where.items():
+            if value is not None:
+                args.append(value)
+                conditions.append(condition.format(f"${len(args)}"))
+        key = "e.id" if along_ids else "e.at, e.id"
+        if cursor is not None:
+            at, number = _read_cursor(cursor)
+            place = [number] if along_ids else [at, number]
+            places = ", ".join(f"${len(args) + n}" for n in range(1, len(place) + 1))
+            conditions.append(f"({key}) < ({places})")
+            args += place
+        order = ", ".join(f"{column} DESC" for column in key.split(", "))
+        filtered = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        async with self._db.every_tenant() as connection:
+            rows = await connection.fetch(f"{select} {filtered} ORDER BY {order} LIMIT {limit + 1:d}", *args)
+        last = rows[limit - 1] if len(rows) > limit else None
+        return Page(rows[:limit], _show_cursor(last) if last else None)
+
+
+def _show_cursor(last: Row) -> str:
+    return base64url(msgspec.json.encode((last["at"], last["id"])))
+
+
+def _read_cursor(text: str) -> tuple[datetime, int]:
+    try:
+        packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        at, number = msgspec.json.decode(packed, type=tuple[datetime, int])
+        if at.tzinfo is None or not 0 <= number < 2**63:
+            raise ValueError(text)
+    except ValueError:
+        raise InvalidRequest(FieldError("/cursor", "This is not a cursor of this list.")) from None
+    return at, number

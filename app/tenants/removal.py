@@ -1,0 +1,76 @@
+"""Taking a tenant out for good: nobody stays signed in, no code stays open, and only the audit log's rows are left."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from app.audit.log import Actor, Client, record
+from app.errors import EditConflict, TenantNotFound
+from app.storage.db import Database
+from app.tenants.rules import check_slug
+
+# All that a tenant owns. Audit events stay: they say who removed it, and their chain has no gaps.
+_TABLES: Final = (
+    "challenges",
+    "quota",
+    "refusals",
+    "outbox",
+    "delivery_events",
+    "sessions",
+    "activity",
+    "attack_modes",
+    "devices",
+    "sign_in_links",
+    "idempotency_keys",
+    "channel_hours",
+    "api_keys",
+    "admins",
+)
+_LOCK: Final = "SELECT id, name, version FROM tenants WHERE slug = $1 FOR UPDATE"
+_DELETE: Final = "DELETE FROM tenants WHERE id = $1"
+# A busy tenant's history is long, and nobody waits for these rows.
+_PATIENCE: Final = 60.0
+
+
+class Removal:
+    """Removes tenants. Raises `Unavailable` when the database is away."""
+
+    def __init__(self, db: Database, clock: Callable[[], datetime]) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def remove(self, slug: str, *, expected_version: int | None = None, actor: Actor, client: Client) -> None:
+        """Removes a tenant and everything of it, in one transaction. There is no way back.
+
+        Raises `InvalidRequest` for what is no slug, `TenantNotFound`, and `EditConflict` if `expected_version` is not
+        the stored one.
+        """
+        check_slug(slug)
+        now = self._clock()
+        async with self._db.every_tenant() as connection:
+            tenant = await connection.fetchrow(_LOCK, slug)
+            if tenant is None:
+                raise TenantNotFound(f"No tenant has the slug {slug}.")
+            if expected_version is not None and expected_version != tenant["version"]:
+                raise EditConflict(tenant["version"])
+            removed = await _empty(connection, tenant["id"])
+            await connection.execute(_DELETE, tenant["id"])
+            data = {"slug": slug, "name": tenant["name"], "version": tenant["version"], "rows": removed}
+            subject = ("tenant", tenant["id"])
+            await record(connection, now, tenant["id"], "tenant.removed", actor, client, subject=subject, data=data)
+        # A request that still saw the tenant may have committed while we were at it.
+        async with self._db.every_tenant() as connection:
+            await _empty(connection, tenant["id"])
+
+
+async def _empty(connection: asyncpg.Connection, tenant_id: UUID) -> dict[str, int]:
+    """Deletes a tenant's rows; answers how many there were, by table."""
+    removed: dict[str, int] = {}
+    for table in _TABLES:
+        tag: str = await connection.execute(f"DELETE FROM {table} WHERE tenant_id = $1", tenant_id, timeout=_PATIENCE)
+        if count := int(tag.rpartition(" ")[2]):
+            removed[table] = count
+    return removed
