@@ -44,7 +44,10 @@ def attention(situation: Situation, missing: int) -> list[dict[str, str]]:
     found = []
     if not situation.worker_alive:
         found.append(
-            _item("No worker is running", "Codes are accepted but nobody sends them. Start `gatehouse worker`.")
+            _item(
+                "No worker is running",
+                "Codes are accepted but nobody sends them. Whoever runs this installation starts one.",
+            )
         )
     elif situation.waiting:
         messages = f"{situation.waiting:,} message{'s' if situation.waiting != 1 else ''}"

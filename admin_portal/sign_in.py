@@ -25,7 +25,7 @@ from app.web.texts import choose_language
 
 _CHALLENGE: Final = "admin_challenge"
 _DEVICE: Final = "admin_device"
-_PENDING: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9]{1,12})\.([0-9]{1,12})")
+_PENDING: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9]{10})\.([0-9]{10})")
 # The cookie outlives its code, so that the page can say that the code has expired.
 _KEPT_AFTER_EXPIRY: Final = 3600
 _CODE: Final = f"{SIGN_IN}/code"
@@ -193,7 +193,8 @@ async def _email_page(
 async def _code_page(
     request: AnyRequest, pending: Pending, wanted: str, refusal: GatehouseError | None = None, typed: str = ""
 ) -> Answer:
-    now = int(services(request).clock().timestamp())
+    clock = services(request).clock()
+    now = int(clock.timestamp())
     if refusal is None and pending.expires_at <= now:
         refusal = CodeExpired()
     wait = refusal.retry_after if isinstance(refusal, RateLimited) else pending.resend_at - now
@@ -202,8 +203,7 @@ async def _code_page(
         "admin/sign_in_code.html",
         refusal,
         over=isinstance(refusal, CodeExpired | TooManyAttempts),
-        expires_at=datetime.fromtimestamp(0, tz=services(request).clock().tzinfo)
-        + timedelta(seconds=pending.expires_at),
+        expires_at=clock + timedelta(seconds=pending.expires_at - now),
         resend_in=max(0, wait),
         # A wrong code is typed anew; one that only lacks a digit is mended.
         values={"code": typed if isinstance(refusal, InvalidRequest) else ""},
@@ -212,9 +212,11 @@ async def _code_page(
 
 
 async def _page(request: AnyRequest, template: str, refusal: GatehouseError | None, **context: Any) -> Answer:
+    settings = services(request).settings
+    context["environment_label"] = settings.environment
     if refusal is None:
         return await ADMIN.page(request, template, errors={}, **context)
-    said = refuse(refusal, services(request).settings)
+    said = refuse(refusal, settings)
     return await ADMIN.page(
         request, template, status=said.status, headers=said.headers, errors=_errors(refusal), **context
     )

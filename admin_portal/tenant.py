@@ -194,9 +194,7 @@ async def _refused(
     return await page(request, tenant, status=_UNPROCESSABLE, editing=group, values=values, errors=errors)
 
 
-async def _conflict_page(
-    request: AnyRequest, tenant: Tenant, group: str, typed: dict[str, Any], form: Form
-) -> Answer:
+async def _conflict_page(request: AnyRequest, tenant: Tenant, group: str, typed: dict[str, Any], form: Form) -> Answer:
     newest = (await desk(request).tenants.history(tenant.slug, limit=1)).entries
     fields = [
         {

@@ -215,7 +215,7 @@ def errors_of(refusal: GatehouseError, fields: Sequence[str], method: str) -> di
         for error in refusal.errors:
             name = error.pointer.split("/")[1] if error.pointer else FORM
             found.setdefault(name if name in fields else FORM, _sentence(name, error.detail))
-        return found
+        return {name: found[name] for name in (FORM, *fields) if name in found}
     if isinstance(refusal, ContactMissing):
         missing = str(refusal.extra.get("pointer", "")).removeprefix("/")
         what = _CONTACT_WORDS.get(missing, "a contact")

@@ -8,11 +8,13 @@ from uuid import uuid4
 import pytest
 
 from app.auth.challenges import Challenges
+from app.auth.limits import AddressLimiter
 from app.auth.sessions import Sessions
 from app.keys import KeyRing
 from app.settings import Settings, load
 from app.storage.db import Database
 from app.storage.migrate import upgrade
+from app.storage.redis import Accelerator
 from tests.stores import StoresOfTests, start_test_stores
 
 
@@ -63,6 +65,8 @@ def settings(urls: tuple[str, str], stores: StoresOfTests, tmp_path_factory: pyt
             "DATABASE_URL": app_url,
             "DATABASE_OWNER_URL": owner_url,
             "REDIS_URL": stores.redis_url,
+            # Tests call from one address; those about this limit set their own.
+            "OTP_IP_HOURLY_LIMIT": "1000000",
             "SMTP_ENABLED": "true",
             "SMTP_HOST": "127.0.0.1",
             "SMTP_USE_TLS": "false",
@@ -98,5 +102,15 @@ def sessions(db: Database, ring: KeyRing, settings: Settings, clock: Clock) -> S
 
 
 @pytest.fixture
-def challenges(db: Database, ring: KeyRing, settings: Settings, sessions: Sessions, clock: Clock) -> Challenges:
-    return Challenges(db, ring, settings, sessions, clock, wake_worker=lambda: None)
+async def limiter(settings: Settings) -> AsyncIterator[AddressLimiter]:
+    assert settings.redis_url
+    accelerator = Accelerator(settings.redis_url)
+    yield AddressLimiter(accelerator, limit=settings.otp_ip_hourly_limit, processes=1)
+    await accelerator.close()
+
+
+@pytest.fixture
+def challenges(
+    db: Database, ring: KeyRing, settings: Settings, sessions: Sessions, limiter: AddressLimiter, clock: Clock
+) -> Challenges:
+    return Challenges(db, ring, settings, sessions, limiter, clock, wake_worker=lambda: None)

@@ -11,6 +11,7 @@ Look: TypeAlias = Literal[
 ]
 
 BY: Final = {"email": "by email", "sms": "by SMS", "whatsapp": "by WhatsApp", "push": "as a push notification"}
+_SECOND: Final = 1000
 CONTACT_OF: Final = {"email": "email", "sms": "phone_number", "whatsapp": "phone_number"}
 
 
@@ -231,7 +232,7 @@ _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
 def _delivery(happening: Happening) -> Line:
     message = _MESSAGES.get(happening.kind or "")
     state = happening.what.removeprefix("delivery.")
-    took = f"after {happening.number / 1000:.1f} s" if happening.number is not None else None
+    took = None if happening.number is None else f"after {_seconds(happening.number)}"
     notes = [happening.provider, happening.answer, took]
     why = failure(happening.error_class)
     match state:
@@ -248,6 +249,10 @@ def _delivery(happening: Happening) -> Line:
             return "expired", f"{_lead(message, 'Not sent')}: {failure('expired')}", notes
         case _:
             return "expired", "Not sent: a newer code or a change had made it void", notes
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds} ms" if milliseconds < _SECOND else f"{milliseconds / _SECOND:.1f} s"
 
 
 def _lead(message: str | None, words: str) -> str:

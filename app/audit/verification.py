@@ -106,7 +106,7 @@ async def verify(db: Database, ring: KeyRing, *, checkpoints: Sequence[Checkpoin
             )
     async with _snapshot(db) as connection:
         removals = [Seal(*row) for row in await connection.fetch(_REMOVALS, timeout=_TIMEOUT)]
-        pruned_before = max((seal.month for seal in removals if True), default=0)
+        pruned_before = max((seal.month for seal in removals if _genuine(ring, seal)), default=0)
         events = _Events(aiter(connection.cursor(_EVENTS, prefetch=1000, timeout=_TIMEOUT)))
         walk = _Walk(ring, events, pruned_before, checkpoints)
         async for row in connection.cursor(_SEALS, prefetch=20, timeout=_TIMEOUT):

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from app.audit.log import Client
 from app.auth import codes
 from app.auth.devices import read_device_token
+from app.auth.limits import AddressLimiter
 from app.auth.sessions import Sessions, SignIn
 from app.errors import (
     ChannelUnavailable,
@@ -122,6 +123,7 @@ class Challenges:
         ring: KeyRing,
         settings: Settings,
         sessions: Sessions,
+        limiter: AddressLimiter,
         clock: Callable[[], datetime],
         wake_worker: Callable[[], None],
     ) -> None:
@@ -129,6 +131,7 @@ class Challenges:
         self._ring = ring
         self._settings = settings
         self._sessions = sessions
+        self._limiter = limiter
         self._clock = clock
         self._wake_worker = wake_worker
         self._channels = list(settings.providers)
@@ -155,6 +158,7 @@ class Challenges:
         now = self._clock()
         challenge_id = codes.new_challenge_id()
         device = read_device_token(self._ring, device_token)
+        await self._limiter.spend(now, client.ip, device.device_id if device else None)
         made = codes.candidates(self._ring.current, challenge_id, 1)
         row = await self._row(
             _REQUEST,
@@ -202,6 +206,7 @@ class Challenges:
         """
         identity = self._parse_id(challenge_id)
         now = self._clock()
+        await self._limiter.spend(now, client.ip)
         opened = await self._row(_OPEN, now, realm.slug, self._stand_in(realm), identity)
         if opened["outcome"] != "open":
             raise _ended(opened["outcome"], opened["expires_at"], now)
@@ -298,8 +303,9 @@ class Challenges:
 
     def _issued(self, row: Row, challenge_id: UUID, now: datetime) -> Issued:
         outcome = row["outcome"]
-        if outcome == "rate-limited":
-            raise RateLimited(seconds_until(row["retry_at"], row["asked_at"]))
+        if outcome in {"rate-limited", "cooling-down"}:
+            policy = "hourly" if outcome == "rate-limited" else "cooldown"
+            raise RateLimited(seconds_until(row["retry_at"], row["asked_at"]), policy=policy)
         if outcome != "accepted":
             raise _refusal(outcome, row["retry_at"], now)
         self._wake_worker()

@@ -409,6 +409,28 @@ class ChannelHour(Base):
     verified: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
+class TenantBranding(Base):
+    """How a tenant's messages look and whom they come from; a tenant without a row has nothing of its own."""
+
+    __tablename__ = "tenant_branding"
+    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_tenant_branding_tenant"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    sender_name: Mapped[str | None]
+    reply_to: Mapped[str | None]
+    colour: Mapped[str | None]
+    code_in_subject: Mapped[bool] = mapped_column(server_default=text("true"))
+    email_intro: Mapped[str | None]
+    sms_text: Mapped[str | None]
+    logo: Mapped[bytes | None]
+    logo_version: Mapped[str | None]
+    logo_type: Mapped[str | None]
+    logo_width: Mapped[int | None] = mapped_column(Integer)
+    logo_height: Mapped[int | None] = mapped_column(Integer)
+    version: Mapped[int] = mapped_column(Integer, server_default="0")
+    updated_at: Mapped[datetime]
+
+
 class Worker(Base):
     """A worker process and when it last said it lives."""
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -24,14 +24,20 @@ class AcceleratorDown(Exception):
 class Accelerator:
     """Short-lived shared state behind a 50 ms timeout and a circuit breaker."""
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, url: str, *, timeout: float = _TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout = timeout
         options: dict[str, Any] = {
             "retry": Retry(NoBackoff(), 0),
-            "socket_connect_timeout": _TIMEOUT,
+            "socket_connect_timeout": timeout,
             "protocol": 3,
             "client_name": "gatehouse",
         }
-        self._client = Redis.from_url(url, socket_timeout=_TIMEOUT, max_connections=32, **options)
+        # A burst waits for a connection: refused one, it would look like an outage and open the breaker.
+        self._client = Redis(
+            connection_pool=BlockingConnectionPool.from_url(
+                url, max_connections=16, timeout=timeout, socket_timeout=timeout, **options
+            )
+        )
         # A subscription waits for as long as nothing happens, so it has no read timeout of its own.
         self._listener = Redis.from_url(url, socket_timeout=None, **options)
         self._clock = clock
@@ -51,7 +57,7 @@ class Accelerator:
     async def ping(self) -> None:
         """Raises `AcceleratorDown` unless the server answers now; ignores the breaker."""
         try:
-            await asyncio.wait_for(self._client.ping(), _TIMEOUT * 4)
+            await asyncio.wait_for(self._client.ping(), self._timeout * 4)
         except (RedisError, OSError, TimeoutError) as error:
             raise AcceleratorDown from error
         self._broken_until = float("-inf")
@@ -82,7 +88,7 @@ class Accelerator:
         if not self.available:
             raise AcceleratorDown
         try:
-            return await asyncio.wait_for(operation(), _TIMEOUT)
+            return await asyncio.wait_for(operation(), self._timeout)
         except (RedisError, OSError, TimeoutError) as error:
             self._broken_until = self._clock() + _BREAK_SECONDS
             raise AcceleratorDown from error

@@ -57,13 +57,18 @@ async def identify(request: AnyRequest) -> Caller:
         await require_api_key(request)
         address = _forwarded_end_user(request)
     disclosed = keyed or core.settings.otp_disclose_errors
-    wait = _WAIT.search(request.headers.get("prefer", "")) if disclosed else None
     return Caller(
         client_of(request, address),
         choose_language(request.headers.get("accept-language")),
         disclosed,
-        min(int(wait[1]), LONGEST_WAIT) if wait else 0,
+        preferred_wait(request) if disclosed else 0,
     )
+
+
+def preferred_wait(request: AnyRequest) -> int:
+    """How many seconds the caller wants to wait for an outcome (RFC 7240, section 4.3), 10 at most."""
+    wait = _WAIT.search(request.headers.get("prefer", ""))
+    return min(int(wait[1]), LONGEST_WAIT) if wait else 0
 
 
 async def require_api_key(request: AnyRequest) -> None:

@@ -11,6 +11,7 @@ from litestar import Litestar, Request
 
 from app.auth.api_keys import ApiKeys
 from app.auth.challenges import Challenges
+from app.auth.limits import AddressLimiter
 from app.auth.sessions import Sessions
 from app.errors import ConfigurationError
 from app.keys import KeyRing
@@ -61,7 +62,8 @@ class Services:
         ring = KeyRing(settings.secret_keys)
         wakeup = Wakeup(accelerator)
         sessions = Sessions(db, ring, settings, clock)
-        challenges = Challenges(db, ring, settings, sessions, clock, wakeup)
+        limiter = AddressLimiter(accelerator, limit=settings.otp_ip_hourly_limit, processes=settings.web_workers)
+        challenges = Challenges(db, ring, settings, sessions, limiter, clock, wakeup)
         return cls(settings, clock, sleep, db, accelerator, ring, wakeup, sessions, challenges, ApiKeys(db, clock))
 
     @asynccontextmanager

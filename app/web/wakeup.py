@@ -7,7 +7,6 @@ from typing import Final
 from app.delivery.outbox import WAKE_CHANNEL
 from app.storage.redis import Accelerator, AcceleratorDown
 
-
 # Under load one message for many codes spares this process, Valkey and the worker; no code notices the delay.
 _SPAN_SECONDS: Final = 0.005
 

@@ -56,16 +56,6 @@ def tenants(db: Database, settings: Settings, clock: Clock, woken: list[str]) ->
 
 
 @pytest.fixture
-def sessions(db: Database, ring: KeyRing, settings: Settings, clock: Clock) -> Sessions:
-    return Sessions(db, ring, settings, clock)
-
-
-@pytest.fixture
-def challenges(db: Database, ring: KeyRing, settings: Settings, sessions: Sessions, clock: Clock) -> Challenges:
-    return Challenges(db, ring, settings, sessions, clock, lambda: None)
-
-
-@pytest.fixture
 def unique() -> str:
     """A word that no other tenant in this run has."""
     return f"u{uuid4().hex[:10]}"

@@ -267,7 +267,7 @@ BEGIN
     END IF;
     IF c.generation <> p_generation OR c.resend_at > p_now THEN
         PERFORM fn.refuse(p_now, v_tenant, c.recipient_key, 'cooldown');
-        outcome := 'rate-limited';
+        outcome := 'cooling-down';
         asked_at := p_now;
         retry_at := greatest(c.resend_at, p_now);
         RETURN;

@@ -1,0 +1,197 @@
+"""A tenant's codes in plain words, and what an admin is told to do about them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.audit.advice import Advice, Situation, advise
+from app.audit.story import Happening, tell
+
+NOW = datetime(2026, 3, 14, 10, 2, 40, tzinfo=UTC)
+CONTACTS: dict[str, str | None] = {"email": "o***@acme.example", "phone_number": "+44*****0018"}
+
+
+def happened(what: str, *, ago: float = 0, **fields: Any) -> Happening:
+    """Something that happened some seconds ago."""
+    return Happening(at=NOW - timedelta(seconds=ago), what=what, **fields)
+
+
+@pytest.mark.parametrize(
+    ("happening", "look", "text", "notes"),
+    [
+        (
+            happened("code.requested", channel="email", data={"this_hour": 1, "known_device": True}),
+            "asked",
+            "Code asked for",
+            ("goes to o***@acme.example by email", "code 1 of this hour", "a known device"),
+        ),
+        (
+            happened("code.resent", channel="sms", data={"this_hour": 2}),
+            "asked",
+            "New code asked for; the one before is void",
+            ("goes to +44*****0018 by SMS", "code 2 of this hour"),
+        ),
+        (
+            happened("code.withheld", data={"reason": "contact-missing"}),
+            "refused",
+            "Code asked for, but not sent: there is no contact to send it to",
+            (),
+        ),
+        (happened("code.withheld"), "refused", "Code asked for, but not sent: there was nobody to send it to", ()),
+        (happened("code.wrong", data={"attempts_left": 1}), "refused", "Wrong code, 1 try left", ()),
+        (
+            happened("code.wrong", data={"attempts_left": 0}),
+            "refused",
+            "Wrong code, and it was the last try: a new code is needed",
+            (),
+        ),
+        (happened("session.started", data={"methods": ["otp:email"]}), "verified", "Signed in", ()),
+        (
+            happened("session.started", data={"methods": ["link"], "device": "Ana's laptop"}),
+            "verified",
+            "Signed in by link",
+            ("Ana's laptop",),
+        ),
+        (happened("session.ended", data={"reason": "signed-out"}), "ended", "Signed out", ()),
+        (happened("session.ended", data={"reason": "unheard-of"}), "ended", "Session ended", ()),
+        (
+            happened("session.ended", actor="ops@co.example", data={"reason": "ended-by-admin"}),
+            "ended",
+            "Session ended by an admin",
+            ("by ops@co.example",),
+        ),
+        (
+            happened("tenant.suspended", actor_kind="operator", data={"reason": "Unpaid"}),
+            "refused",
+            "Suspended: nobody can sign in",
+            ("Unpaid", "by somebody at the command line"),
+        ),
+        (
+            happened("message.tested", channel="push", actor="ops@co.example"),
+            "asked",
+            "Test message asked for",
+            ("goes as a push notification", "by ops@co.example"),
+        ),
+        (happened("policy.rolled_out"), "changed", "Policy rolled out", ()),
+        (
+            happened(
+                "delivery.sent",
+                kind="code",
+                channel="email",
+                provider="smtp",
+                answer="250 queued as 4F1C",
+                number=412,
+            ),
+            "sent",
+            "Accepted by the mail server",
+            ("smtp", "250 queued as 4F1C", "after 412 ms"),
+        ),
+        (
+            happened("delivery.sent", kind="test", channel="sms", provider="twilio", number=1400),
+            "sent",
+            "Test message: accepted by the provider",
+            ("twilio", "after 1.4 s"),
+        ),
+        (happened("delivery.delivered", kind="notice"), "delivered", "Notice of the change delivered", ()),
+        (
+            happened("delivery.failed", kind="code", channel="email", error_class="recipient"),
+            "failed",
+            "Not delivered: there is no such address, or it takes no mail",
+            (),
+        ),
+        (
+            happened("delivery.failed", kind="test", error_class="unheard-of"),
+            "failed",
+            "Test message not delivered: it was refused",
+            (),
+        ),
+        (
+            happened("delivery.queued", kind="code", error_class="timeout"),
+            "queued",
+            "Not through yet: the provider didn't answer. We try again",
+            (),
+        ),
+        (happened("delivery.expired", kind="code"), "expired", "Not sent: its time had run out", ()),
+        (
+            happened("delivery.void", kind="code"),
+            "expired",
+            "Not sent: a newer code or a change had made it void",
+            (),
+        ),
+        (
+            happened("refused.hourly", number=3),
+            "refused",
+            "Not sent: the codes of this hour were used up",
+            ("3 times within this minute",),
+        ),
+        (happened("refused.unheard-of", number=1), "refused", "Not sent: a limit was reached", ()),
+    ],
+)
+def test_each_happening_in_words(happening: Happening, look: str, text: str, notes: tuple[str, ...]) -> None:
+    """Whatever is stored has a sentence that somebody on the phone can read out."""
+    (entry,) = tell([happening], CONTACTS)
+    assert (entry.look, entry.text, entry.notes) == (look, text, notes)
+
+
+def test_each_code_goes_to_the_contact_of_its_time() -> None:
+    """Going back beyond a change of the contact, older codes went to the older one."""
+    change = {"changes": [{"field": "email", "before": "old***", "after": "new***"}, {"field": "name", "before": "A"}]}
+    story = tell(
+        [
+            happened("code.requested", channel="email"),
+            happened("tenant.changed", ago=5, actor="ops@co.example", data=change),
+            happened("code.requested", ago=10, channel="email"),
+        ],
+        {"email": "new***", "phone_number": None},
+    )
+    assert story[0].notes == ("goes to new*** by email",)
+    assert story[1].text == "Changed: email, name"
+    assert story[1].notes == ("old*** → new***", "by ops@co.example")
+    assert story[2].notes == ("goes to old*** by email",)
+
+
+SENT = happened("delivery.sent", kind="code", ago=50)
+FAILED = happened("delivery.failed", kind="code", channel="sms", error_class="recipient", ago=40)
+
+
+@pytest.mark.parametrize(
+    ("happenings", "situation", "begins", "buttons"),
+    [
+        ([FAILED], Situation(suspended=True), "The tenant is suspended", (False, False)),
+        ([FAILED], Situation(reachable=False), "There is no contact", (True, False)),
+        ([FAILED], Situation(locked=True, next_code_at=NOW), "Too many wrong codes", (False, False)),
+        ([FAILED], Situation(), "The last message bounced. Ask for a new phone number", (True, True)),
+        (
+            [happened("delivery.failed", kind="test", error_class="credentials")],
+            Situation(),
+            "The last message was not delivered: our account at the provider was refused.",
+            (False, True),
+        ),
+        ([SENT], Situation(next_code_at=NOW), "The codes of this hour are used up", (False, False)),
+        ([happened("delivery.queued", kind="code")], Situation(), "The last message isn't through yet", (False, False)),
+        ([SENT, SENT, SENT], Situation(), "The last 3 codes were sent and none was entered.", (True, True)),
+    ],
+)
+def test_advice(happenings: list[Happening], situation: Situation, begins: str, buttons: tuple[bool, bool]) -> None:
+    """The first thing that stops a code is named, with the buttons that help."""
+    advice = advise(happenings, situation)
+    assert isinstance(advice, Advice)
+    assert advice.text.startswith(begins)
+    assert (advice.edit, advice.test) == buttons
+
+
+@pytest.mark.parametrize(
+    "happenings",
+    [
+        [],
+        [SENT],
+        [happened("session.started"), SENT, SENT],
+        [happened("tenant.changed", ago=10), FAILED],
+        [happened("delivery.sent", kind="test", ago=10), FAILED],
+        [happened("delivery.failed", kind="notice", error_class="recipient")],
+    ],
+)
+def test_no_advice_where_nothing_is_wrong(happenings: list[Happening]) -> None:
+    """One unused code, a sign-in, a mended contact, a good test since: nobody is sent to look for a fault."""
+    assert advise(happenings, Situation()) is None
