@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from app.audit.overview import Overview
+from app.audit.stats import Stats
 from app.audit.timeline import Timeline
 from app.auth.admin_sessions import AdminSessions
 from app.auth.links import Links
@@ -24,6 +25,7 @@ class Desk:
     links: Links
     timeline: Timeline
     overview: Overview
+    stats: Stats
 
     @classmethod
     def of(cls, core: Services) -> "Desk":
@@ -36,6 +38,7 @@ class Desk:
             Links(core.db, core.sessions, core.clock),
             Timeline(core.db),
             Overview(core.db),
+            Stats(core.db, core.clock),
         )
 
 

@@ -8,7 +8,8 @@ from litestar import get
 from admin_portal.desk import desk
 from admin_portal.guards import VIEWER
 from admin_portal.views import channel_words, show
-from app.audit.overview import Situation
+from app.audit.overview import Installation
+from app.audit.stats import ChannelCounts, Span
 from app.audit.story import failure
 from app.tenants.search import Filters
 from app.web.browser import Answer
@@ -17,14 +18,17 @@ from app.web.services import AnyRequest, services
 _COUNT_AT_MOST: Final = 100_000
 _MISSING_AT_MOST: Final = 1_000
 _TENANTS: Final = "/admin/tenants"
+_SPANS: Final = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
+_COUNTED: Final = ("requested", "sent", "delivered", "failed", "verified")
 
 
 @get("/", opt=VIEWER)
 async def home(request: AnyRequest) -> Answer:
     """GET /admin."""
     own = desk(request)
-    situation, total, suspended, missing = await asyncio.gather(
+    installation, spans, total, suspended, missing = await asyncio.gather(
         own.overview.read(services(request).clock()),
+        own.stats.read(),
         own.tenants.count(at_most=_COUNT_AT_MOST),
         own.tenants.count(Filters(status="suspended"), at_most=_COUNT_AT_MOST),
         own.tenants.count(Filters(contact_missing=True), at_most=_MISSING_AT_MOST),
@@ -32,27 +36,28 @@ async def home(request: AnyRequest) -> Answer:
     return await show(
         request,
         "admin/home.html",
-        attention=attention(situation, missing),
+        attention=attention(installation, missing),
         tenants_total=total,
         tenants_suspended=suspended,
-        stats=situation.periods,
+        stats=[row for span in spans for row in numbers(span)],
+        speed=installation.speed,
     )
 
 
-def attention(situation: Situation, missing: int) -> list[dict[str, str]]:
+def attention(installation: Installation, missing: int) -> list[dict[str, str]]:
     """What somebody should look at, worst first."""
     found = []
-    if not situation.worker_alive:
+    if not installation.worker_alive:
         found.append(
             _item(
                 "No worker is running",
                 "Codes are accepted but nobody sends them. Whoever runs this installation starts one.",
             )
         )
-    elif situation.waiting:
-        messages = f"{situation.waiting:,} message{'s' if situation.waiting != 1 else ''}"
+    elif installation.waiting:
+        messages = f"{installation.waiting:,} message{'s' if installation.waiting != 1 else ''}"
         found.append(_item(f"{messages} late", "They have been waiting for more than a minute."))
-    for attack in situation.attacks:
+    for attack in installation.attacks:
         text = "Unusually many wrong or unused codes. Codes for unknown devices have 8 digits for now."
         if attack.slug is None:
             found.append(_item("Somebody is guessing codes", text))
@@ -64,7 +69,7 @@ def attention(situation: Situation, missing: int) -> list[dict[str, str]]:
             f"{provider.name} refuses messages",
             f"{provider.failed:,} of {provider.tried:,} by {channel_words(provider.channel)} failed in the last hour.",
         )
-        for provider in situation.providers
+        for provider in installation.providers
     ]
     found += [
         _item(
@@ -72,7 +77,7 @@ def attention(situation: Situation, missing: int) -> list[dict[str, str]]:
             f"{failure(tenant.error_class).capitalize()}.",
             *_timeline(tenant.slug),
         )
-        for tenant in situation.failing
+        for tenant in installation.failing
     ]
     if missing:
         count = f"More than {missing:,} tenants" if missing >= _MISSING_AT_MOST else _tenants(missing)
@@ -81,6 +86,17 @@ def attention(situation: Situation, missing: int) -> list[dict[str, str]]:
             _item(f"{count} can't be sent a code", text, f"{_TENANTS}?contact=missing", "See them", kind="wait")
         )
     return found
+
+
+def numbers(span: Span) -> list[dict[str, object]]:
+    """The rows of a span of time: all codes, and each channel where there are several."""
+    whole = {name: sum(getattr(channel, name) for channel in span.channels) for name in _COUNTED}
+    rows: list[dict[str, object]] = [{"label": f"Last {_SPANS[span.name]}", "part": False, **whole}]
+    return rows + [_channel_row(channel) for channel in span.channels if len(span.channels) > 1]
+
+
+def _channel_row(counts: ChannelCounts) -> dict[str, object]:
+    return {"label": channel_words(counts.channel), "part": True} | {name: getattr(counts, name) for name in _COUNTED}
 
 
 def _item(title: str, detail: str, href: str = "", action: str = "", kind: str = "bad") -> dict[str, str]:

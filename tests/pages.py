@@ -10,6 +10,7 @@ from typing import Any, cast
 import httpx
 
 from tests.http import BASE_URL, Http
+from tests.markup import faults
 
 BROWSER = {
     "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
@@ -19,7 +20,7 @@ FORM_POST = {"Origin": BASE_URL, "Sec-Fetch-Site": "same-origin"}
 
 
 class Visitor:
-    """Somebody at a browser of their own. `page` is the answer they look at."""
+    """Somebody at a browser of their own. `page` is the answer they look at; it has to be valid HTML."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
@@ -27,19 +28,22 @@ class Visitor:
 
     async def open(self, path: str, **headers: str) -> httpx.Response:
         """Goes to an address, and on to wherever that leads."""
-        self.page = await self.client.get(path, headers=headers, follow_redirects=True)
-        return self.page
+        return self._look(await self.client.get(path, headers=headers, follow_redirects=True))
 
     async def submit(self, path: str, fields: Mapping[str, str] | None = None, **options: Any) -> httpx.Response:
         """Sends the form of the page they look at, and goes where that leads."""
-        self.page = await self.send(path, fields, follow_redirects=True, **options)
-        return self.page
+        return self._look(await self.send(path, fields, follow_redirects=True, **options))
 
     async def send(self, path: str, fields: Mapping[str, str] | None = None, **options: Any) -> httpx.Response:
         """The same, but stays and only looks at the answer. `csrf_token` among the fields replaces the page's own."""
         headers = FORM_POST | options.pop("headers", {})
         data = {"csrf_token": self.token, **(fields or {})}
         return await self.client.post(path, data=data, headers=headers, **options)
+
+    def _look(self, page: httpx.Response) -> httpx.Response:
+        assert faults(page.text) == [], page.url
+        self.page = page
+        return page
 
     @property
     def token(self) -> str:

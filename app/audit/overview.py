@@ -1,7 +1,6 @@
-"""What needs attention in the whole installation, and how many codes go through it: read for the home page.
+"""What needs attention in the whole installation: read for the home page.
 
-Everything here stands in tables that hold a day or two, so it costs what a day's traffic costs, however long the
-history is.
+Everything here stands in tables that hold a day, so it costs what a day's traffic costs, however long the history is.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,9 +12,7 @@ from uuid import UUID
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
 
-PERIODS: Final = (("Last hour", timedelta(hours=1)), ("Last 24 hours", timedelta(hours=24)))
 _DAY: Final = timedelta(hours=24)
-_FLEET: Final = UUID(int=0)
 # Counting stops here: a page that says "more than 1,000" has said enough.
 _COUNT_AT_MOST: Final = 1_000
 _LISTED: Final = 5
@@ -24,18 +21,9 @@ _WORKER_SILENT: Final = timedelta(seconds=30)
 _WAITS_TOO_LONG: Final = timedelta(minutes=1)
 _MANY_FAILURES: Final = 5
 
-_CODES: Final = """
-SELECT count(*) FILTER (WHERE state IN ('sent', 'delivered')) AS sent,
-       count(*) FILTER (WHERE state = 'delivered') AS delivered,
-       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM updated_at - created_at)::float8)
-           FILTER (WHERE state IN ('sent', 'delivered')) AS p50,
-       percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM updated_at - created_at)::float8)
-           FILTER (WHERE state IN ('sent', 'delivered')) AS p95
-FROM outbox WHERE created_at > $1 AND kind = 'code'
-"""
-_ACTIVITY: Final = """
-SELECT coalesce(sum(requested), 0)::bigint AS requested, coalesce(sum(verified), 0)::bigint AS verified
-FROM activity WHERE slot > $1 AND tenant_id <> $2
+_SPEED: Final = """
+SELECT percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM updated_at - created_at)::float8)
+FROM outbox WHERE created_at > $1 AND kind = 'code' AND state IN ('sent', 'delivered')
 """
 # A tenant fails while the newest of its messages did.
 _FAILING: Final = """
@@ -69,19 +57,6 @@ SELECT count(*) FROM (SELECT FROM outbox WHERE state = 'queued' AND available_at
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
-    """How many codes went through in a span of time; p50 and p95 are seconds from asked to handed over."""
-
-    label: str
-    requested: int
-    sent: int
-    delivered: int
-    verified: int
-    p50: float | None
-    p95: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class FailingTenant:
     """A tenant whose newest message was not delivered."""
 
@@ -111,15 +86,17 @@ class Attack:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """The installation as a whole. `waiting` counts messages that are a minute late."""
+class Installation:
+    """How it goes. `waiting` counts messages that are a minute late; `speed` has the seconds within which half and
+    95 % of the last day's codes were handed over, None without any.
+    """
 
-    periods: Sequence[Period]
     failing: Sequence[FailingTenant]
     providers: Sequence[FailingProvider]
     attacks: Sequence[Attack]
     worker_alive: bool
     waiting: int
+    speed: tuple[float, float] | None
 
 
 class Overview:
@@ -128,26 +105,22 @@ class Overview:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def read(self, now: datetime) -> Situation:
+    async def read(self, now: datetime) -> Installation:
         """The installation at `now`."""
         async with self._db.every_tenant() as connection:
-            periods = []
-            for label, span in PERIODS:
-                codes = await connection.fetchrow(_CODES, now - span)
-                activity = await connection.fetchrow(_ACTIVITY, now - span, _FLEET)
-                periods.append(Period(label=label, **codes, **activity))
             failing = await connection.fetch(_FAILING, now - _DAY, SYSTEM_TENANT, None, _LISTED)
             providers = await connection.fetch(_PROVIDERS, now - timedelta(hours=1), _MANY_FAILURES)
             attacks = await connection.fetch(_ATTACKS, now, _LISTED)
             alive = await connection.fetchval(_WORKERS, now - _WORKER_SILENT)
             waiting = await connection.fetchval(_WAITING, now - _WAITS_TOO_LONG, now, _COUNT_AT_MOST)
-        return Situation(
-            periods,
+            speed = await connection.fetchval(_SPEED, now - _DAY)
+        return Installation(
             [FailingTenant(**row) for row in failing],
             [FailingProvider(row["provider"], row["channel"], row["failed"], row["tried"]) for row in providers],
             [Attack(row["slug"], row["name"]) for row in attacks],
             bool(alive),
             int(waiting),
+            (speed[0], speed[1]) if speed else None,
         )
 
     async def failing(

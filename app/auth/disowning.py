@@ -9,8 +9,8 @@ from app.errors import CodeExpired
 from app.keys import KeyRing
 from app.storage.db import Database
 
-# What the code was good for until now: still open, used by somebody, or over anyway.
-Stood = Literal["open", "used", "over"]
+# How the code stood: still open, used by somebody, over anyway, or so old that nothing is known of it.
+Stood = Literal["open", "used", "over", "gone"]
 
 _DISOWN: Final = "SELECT fn.disown_challenge($1, $2, $3, $4) AS stood"
 
@@ -30,4 +30,4 @@ async def disown(db: Database, ring: KeyRing, token: str, now: datetime, client:
     if ids is None:
         raise CodeExpired("This link is not valid any more.")
     row = await db.row(_DISOWN, now, *ids, client.as_json())
-    return cast("Stood", row["stood"] if row else "over")
+    return cast("Stood", row["stood"] if row else "gone")

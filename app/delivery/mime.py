@@ -59,6 +59,7 @@ def email(message: Message, *, to: str, from_header: str, domain: str) -> bytes:
     lines = [
         f"From: {from_header}",
         f"To: {to}",
+        *([f"Reply-To: {recipient(message.reply_to)}"] if message.reply_to else ()),
         f"Subject: {subject if _is_plain(subject) else _encoded(subject, 'Subject')}",
         f"Date: {format_datetime(message.date.replace(microsecond=0))}",
         f"Message-ID: <{message.id}@{domain}>",

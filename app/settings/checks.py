@@ -24,6 +24,7 @@ MAKE_A_KEY: Final = "make one with: python -c 'import secrets; print(secrets.tok
 def faults(settings: Settings) -> Iterator[str]:
     """One sentence for each contradiction, the setting's name first."""
     yield from _smtp(settings)
+    yield from _dkim(settings)
     yield from _credentials(settings)
     if settings.production:
         yield from _production(settings)
@@ -40,6 +41,21 @@ def _smtp(settings: Settings) -> Iterator[str]:
         yield "SMTP_PASSWORD is missing: SMTP_USERNAME is set."
     if settings.smtp_password and not settings.smtp_username:
         yield "SMTP_USERNAME is missing: SMTP_PASSWORD is set."
+
+
+def _dkim(settings: Settings) -> Iterator[str]:
+    names = ("dkim_domain", "dkim_selector", "dkim_private_key_file")
+    if any(getattr(settings, name) for name in names):
+        for name in names:
+            if not getattr(settings, name):
+                yield f"{name.upper()} is missing: DKIM needs all three of its settings."
+    sender = (settings.smtp_from_email or "").lower().rpartition("@")[2]
+    domain = settings.dkim_domain
+    if sender and domain and sender != domain and not sender.endswith(f".{domain}"):
+        yield (
+            f"DKIM_DOMAIN must be {sender}, the domain of SMTP_FROM_EMAIL, or one above it: "
+            "receivers count no other signature (DMARC)."
+        )
 
 
 def _credentials(settings: Settings) -> Iterator[str]:

@@ -193,7 +193,18 @@ class Settings:
     smtp_password: str | None = setting(text, None, "Its password.", secret=True)
     smtp_from_email: str | None = setting(parsing.email, None, "Sender address of every email.")
     smtp_from_name: str = setting(text, "Gatehouse", "Sender name of every email.")
-    smtp_timeout_seconds: int = setting(whole(1, 60), 10, "Seconds to wait for the SMTP server.")
+    smtp_timeout_seconds: int = setting(
+        whole(1, 60), 10, "Seconds to wait for each answer of the SMTP server; three times that for the one to a mail."
+    )
+    dkim_domain: str | None = setting(
+        parsing.domain, None, "Sign emails for this domain (DKIM), where the SMTP server doesn't: that of the sender."
+    )
+    dkim_selector: str | None = setting(
+        parsing.domain, None, "Name of the DKIM key: its public half is in the DNS at {DKIM_SELECTOR}._domainkey."
+    )
+    dkim_private_key_file: Path | None = setting(
+        parsing.directory, None, "File with the private DKIM key: RSA (2048 bits) or Ed25519, in PEM."
+    )
 
     sms_enabled: bool = setting(
         boolean, _in_development(True, False, "true in development, otherwise false"), "Offer codes by SMS."

@@ -21,6 +21,7 @@ _FALSE: Final = frozenset({"false", "0", "no", "off"})
 _LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 # Targets of a redirect that would run or read something here instead of going somewhere.
 _UNSAFE_SCHEMES: Final = frozenset({"javascript", "data", "vbscript", "file", "about", "blob"})
+_DOMAIN: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _REGION: Final = re.compile(r"[A-Z]{2}")
 _PROVIDER: Final = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -107,6 +108,14 @@ def web_url(value: str) -> str:
     if parts is None or parts.query or parts.fragment:
         raise ValueError("must be a URL such as https://api.example.com")
     return value.rstrip("/")
+
+
+def domain(value: str) -> str:
+    """A name in the DNS, lower-cased, without a final dot."""
+    name = value.lower().rstrip(".")
+    if not _DOMAIN.fullmatch(name):
+        raise ValueError("must be a name in the DNS such as example.com")
+    return name
 
 
 def return_url(value: str) -> str:

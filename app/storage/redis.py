@@ -33,10 +33,8 @@ class Accelerator:
             "client_name": "gatehouse",
         }
         # A burst waits for a connection: refused one, it would look like an outage and open the breaker.
-        self._client = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
-                url, max_connections=16, timeout=timeout, socket_timeout=timeout, **options
-            )
+        self._client = Redis.from_pool(
+            BlockingConnectionPool.from_url(url, max_connections=16, timeout=timeout, socket_timeout=timeout, **options)
         )
         # A subscription waits for as long as nothing happens, so it has no read timeout of its own.
         self._listener = Redis.from_url(url, socket_timeout=None, **options)

@@ -1,6 +1,6 @@
 -- The recipient of a code says that nobody there asked for it: an open challenge ends, nothing else does, and the
 -- tenant's admins see an event, once a challenge. Answers how it stood: `open`, `used` (the code has signed somebody
--- in), or `over`.
+-- in), `over`, or `gone`: so long over that nothing is known of it, and no event is written.
 CREATE OR REPLACE FUNCTION fn.disown_challenge(p_now timestamptz, p_tenant uuid, p_challenge uuid, p_client jsonb)
 RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -11,7 +11,7 @@ BEGIN
     -- The lock makes a parallel verify, resend or second press wait until this one is decided.
     SELECT * INTO c FROM challenges WHERE tenant_id = p_tenant AND id = p_challenge FOR UPDATE;
     IF NOT FOUND THEN
-        RETURN 'over';
+        RETURN 'gone';
     END IF;
     v_stood := CASE WHEN c.end_reason = 'used' THEN 'used'
                     WHEN c.ended_at IS NULL AND c.expires_at > p_now THEN 'open' ELSE 'over' END;

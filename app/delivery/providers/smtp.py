@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
 from typing import Final
 
 from aiosmtplib import SMTP
@@ -26,6 +27,7 @@ from aiosmtplib.errors import (
 )
 
 from app.delivery import mime
+from app.delivery.dkim import Signer
 from app.delivery.message import (
     UNANSWERED,
     DeliveryError,
@@ -41,6 +43,8 @@ from app.settings import Settings
 _CONNECTIONS: Final = 8
 # Servers close idle connections after some minutes (RFC 5321, 4.5.3.2.7: five); ours go well before.
 _IDLE_SECONDS: Final = 30.0
+# How much longer than for any other step we wait for the answer to the text.
+_PATIENCE: Final = 3
 # Replies (RFC 5321, 4.2.1; RFC 4954, 6): from here on refused for now, for good, and for want of a valid sign-in.
 _TEMPORARY: Final = 400
 _PERMANENT: Final = 500
@@ -66,9 +70,11 @@ class Smtp:
         implicit_tls: bool = False,
         timeout: float = 10.0,
         tls: ssl.SSLContext | None = None,
+        dkim: Signer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._from_header = mime.sender(from_name, from_email)
+        self._from_name = from_name
+        self._from_header = lru_cache(maxsize=1024)(partial(mime.sender, address=from_email))
         self._envelope_from = mime.recipient(from_email)
         self._domain = self._envelope_from.rpartition("@")[2]
         self._host = host
@@ -79,6 +85,7 @@ class Smtp:
         self._implicit_tls = implicit_tls
         self._timeout = timeout
         self._tls = tls
+        self._dkim = dkim
         self._clock = clock
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         # The most recently used one is at the right end, so that at night the others grow old and go.
@@ -86,7 +93,10 @@ class Smtp:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Smtp":
-        """As `SMTP_*` say; the loader has seen to it that they are complete."""
+        """As `SMTP_*` and `DKIM_*` say; the loader has seen to it that they are complete.
+
+        Raises `ConfigurationError` for a key that is none.
+        """
         return cls(
             host=settings.smtp_host or "localhost",
             port=settings.smtp_port,
@@ -97,16 +107,22 @@ class Smtp:
             starttls=settings.smtp_use_tls,
             implicit_tls=settings.smtp_use_ssl,
             timeout=settings.smtp_timeout_seconds,
+            dkim=_signer(settings),
         )
 
     async def send(self, message: Message) -> Receipt:
         """Hands one mail to the server; the receipt has its answer, where the queue id usually stands.
 
-        Each step, waiting for a connection included, has the timeout of its own. When the server goes silent after
-        it was given the text, the failure is `unanswered`: it may have taken the mail.
+        Each step (waiting for a connection, connecting, greeting, STARTTLS, signing in, sender, recipient) has a timeout
+        of its own; the answer to the text has three times as long, because servers look for spam and viruses first
+        and whoever hangs up on them gets a second copy sent (RFC 5321, 4.5.3.2.6). When it doesn't come, the failure is
+        `unanswered`: the server may have taken the mail.
         """
         to = mime.recipient(message.to)
-        text = mime.email(message, to=to, from_header=self._from_header, domain=self._domain)
+        from_header = self._from_header(message.sender_name or self._from_name)
+        text = mime.email(message, to=to, from_header=from_header, domain=self._domain)
+        if self._dkim:
+            text = self._dkim.sign(text, message.date)
         try:
             async with asyncio.timeout(self._timeout):
                 await self._slots.acquire()
@@ -173,7 +189,7 @@ class Smtp:
                 await self._announce(connection)
                 await connection.rcpt(to)
             with _failures(doubtful=True):
-                answer = await connection.data(text)
+                answer = await connection.data(text, timeout=_PATIENCE * self._timeout)
             keep = True
         except DeliveryError:
             keep = await _reset(connection)
@@ -192,6 +208,12 @@ class Smtp:
             if connection.is_connected:
                 raise
             raise _HungUp from error
+
+
+def _signer(settings: Settings) -> Signer | None:
+    if not (settings.dkim_domain and settings.dkim_selector and settings.dkim_private_key_file):
+        return None
+    return Signer.from_file(settings.dkim_domain, settings.dkim_selector, settings.dkim_private_key_file)
 
 
 class _HungUp(Exception):
