@@ -7,11 +7,13 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
+from admin_portal import api as admin_api
 from admin_portal import routes as admin_pages
+from admin_portal.api.office import Office
 from admin_portal.desk import Desk
 from app import resources
 from app.settings import Settings
-from app.web import health
+from app.web import health, logos, not_me
 from app.web.assets import Assets
 from app.web.docs import openapi_config
 from app.web.edge import Edge
@@ -36,7 +38,10 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
         route_handlers=[
             *sign_in_api.ROUTES,
             *tenant_pages.ROUTES,
+            logos.logo,
+            not_me.route,
             admin_pages.routes(),
+            admin_api.routes(),
             health.router,
             metrics.route(settings),
             problem_pages(pages),
@@ -46,9 +51,12 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
         request_max_body_size=BODY_LIMIT,
         exception_handlers={HTTPException: problems.handle, Exception: problems.handle},
         lifespan=[services.running],
-        state=State({"services": services, "pages": pages, "desk": Desk.of(services)}, deep_copy=False),
+        state=State(
+            {"services": services, "pages": pages, "desk": Desk.of(services), "office": Office.of(services)},
+            deep_copy=False,
+        ),
         cors_config=_cors(settings),
-        openapi_config=openapi_config(pages, sign_in_api.TAGS),
+        openapi_config=openapi_config(pages, (*sign_in_api.TAGS, *admin_api.TAGS)),
         # Litestar's own would log bodies and cookies; app.web.edge writes the line of a request.
         logging_config=None,
         debug=False,

@@ -35,7 +35,7 @@ from tenant_portal.returns import allowed_return
 from tenant_portal.texts import errors_of, notice
 from tenant_portal.visits import Pending, device_token, forget_challenge, remember_device
 
-_SHORT_NAME: Final = "Enter the short name: lower-case letters, digits and hyphens, such as acme-energy."
+_SHORT_NAME: Final = "Use lower-case letters, digits and hyphens, such as acme-energy."
 
 # What a person can do something about where they are; the rest is a page of its own.
 _ASKING: Final = (

@@ -93,7 +93,7 @@ class AdminBrowser:
     @staticmethod
     def wanted(address: str) -> str:
         """The `next` in a sign-in address."""
-        return httpx.URL(BASE_URL + address).params.get("next", "")
+        return str(httpx.URL(BASE_URL + address).params.get("next", ""))
 
 
 @dataclass(frozen=True, slots=True)

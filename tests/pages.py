@@ -1,10 +1,12 @@
 """A browser as pages see it, without JavaScript and without a window: cookies, forms with their hidden fields, 303."""
 
 import re
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from html import unescape
 from html.parser import HTMLParser
+from ipaddress import IPv4Address
 from typing import Any, cast
 
 import httpx
@@ -22,8 +24,9 @@ FORM_POST = {"Origin": BASE_URL, "Sec-Fetch-Site": "same-origin"}
 class Visitor:
     """Somebody at a browser of their own. `page` is the answer they look at; it has to be valid HTML."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, address: str) -> None:
         self.client = client
+        self.address = address
         self.page = httpx.Response(204)
 
     async def open(self, path: str, **headers: str) -> httpx.Response:
@@ -65,12 +68,13 @@ class Visitor:
 
 
 @asynccontextmanager
-async def visitor(http: Http, client_address: str = "192.0.2.20") -> AsyncIterator[Visitor]:
-    """A fresh browser in front of the application."""
+async def visitor(http: Http) -> AsyncIterator[Visitor]:
+    """A fresh browser in front of the application, at an address of its own: addresses are limited."""
+    address = str(IPv4Address(0x0A000000 + secrets.randbelow(2**24)))
     # Litestar and httpx type the same protocol differently.
-    transport = httpx.ASGITransport(cast("Any", http.app), client=(client_address, 50001))
+    transport = httpx.ASGITransport(cast("Any", http.app), client=(address, 50001))
     async with httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers=BROWSER) as client:
-        yield Visitor(client)
+        yield Visitor(client, address)
 
 
 class _Text(HTMLParser):

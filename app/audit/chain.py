@@ -1,9 +1,10 @@
 """The audit chain: how events are sealed so that a change behind the application's back shows. Pure.
 
 An event's *mark* is an HMAC over its canonical encoding. A *seal* covers a batch: all events whose ids lie in a
-range. It lists their marks, so that a changed, removed or inserted event is found by name, and its hash covers the
-hash of the seal before it. The ranges of one seal after the other leave no gap. All HMACs are made with a key that
-no store has: whoever owns the database can break the chain, not mend it.
+range. It lists their marks, so that a changed, removed or inserted event is found by name. Its hash covers the hash
+of the seal before it, and its own HMAC covers the hash: one seal vouches for all that stand before it, also for those
+whose key was retired. The ranges of one seal after the other leave no gap. All HMACs are made with a key that no
+store has: whoever owns the database can break the chain, not mend it.
 
 What cuts off the newest seals together with their events leaves a shorter chain that is whole in itself; a
 checkpoint (app/audit/checkpoints.py) that was copied elsewhere proves it.
@@ -80,23 +81,35 @@ class Seal:
     key_id: str
     sealed_at: datetime
     hash: bytes = b""
+    mac: bytes = b""
 
-    def hash_with(self, keys: Keys) -> bytes:
-        """The hash this seal has when these are the keys it names and nothing of it was changed."""
+    def is_whole(self) -> bool:
+        """Whether its hash is that of its content. Anybody can make such a seal."""
+        return self.hash == self._content_hash()
+
+    def is_genuine(self, keys: Keys) -> bool:
+        """Whether it was made with these keys and is unchanged."""
+        return self.is_whole() and hmac.compare_digest(self.mac, _seal_mac(keys, self.hash))
+
+    def signed(self, keys: Keys) -> "Seal":
+        """With hash and HMAC filled in."""
+        content = self._content_hash()
+        return replace(self, hash=content, mac=_seal_mac(keys, content))
+
+    def _content_hash(self) -> bytes:
         numbers = (self.number, self.after_id, self.through_id, self.month, self.events, _microseconds(self.sealed_at))
-        return keyed_hash(
-            keys.audit,
-            "audit-seal",
+        parts = (
             self.kind.encode(),
-            *(number.to_bytes(8, "big", signed=True) for number in numbers),
+            struct.pack(">6q", *numbers),
             self.marks_digest,
             self.previous,
             self.key_id.encode(),
         )
+        return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
 
-    def is_genuine(self, keys: Keys) -> bool:
-        """Whether it was made with these keys and is unchanged."""
-        return hmac.compare_digest(self.hash, self.hash_with(keys))
+
+def _seal_mac(keys: Keys, content_hash: bytes) -> bytes:
+    return keyed_hash(keys.audit, "audit-seal", content_hash)
 
 
 def encode(values: Iterable[str | None]) -> bytes:
@@ -158,7 +171,7 @@ def _link(
     events: int,
     now: datetime,
 ) -> Seal:
-    seal = Seal(
+    return Seal(
         number=head.number + 1 if head else 1,
         kind=kind,
         after_id=head.through_id if head else BEFORE_ALL_IDS,
@@ -169,8 +182,7 @@ def _link(
         previous=head.hash if head else GENESIS,
         key_id=keys.id,
         sealed_at=now,
-    )
-    return replace(seal, hash=seal.hash_with(keys))
+    ).signed(keys)
 
 
 def month_of(at: str) -> int:

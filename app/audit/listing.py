@@ -1,5 +1,7 @@
 """Deliveries and audit events of all tenants, newest first, a page at a time or as a file."""
 
+import csv
+import io
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +11,28 @@ from uuid import UUID
 
 import msgspec
 
-from app.audit.export import EventFilters
+from app.audit.export import EventFilters, csv_cell
 from app.errors import FieldError, InvalidRequest
 from app.keys import base64url
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database, Row
 
 MAX_LIMIT: Final = 200
+DELIVERY_FIELDS: Final = (
+    "id",
+    "at",
+    "message",
+    "tenant",
+    "kind",
+    "channel",
+    "state",
+    "provider",
+    "provider_message_id",
+    "error_class",
+    "error_text",
+    "took_ms",
+    "challenge_id",
+)
 
 _EVENTS: Final = """
 SELECT e.id, e.at, t.slug AS tenant, e.action, e.actor_kind, e.actor_id, coalesce(a.email, k.name) AS actor,
@@ -125,6 +142,28 @@ class Listing:
             rows = await connection.fetch(f"{select} {filtered} ORDER BY {order} LIMIT {limit + 1:d}", *args)
         last = rows[limit - 1] if len(rows) > limit else None
         return Page(rows[:limit], _show_cursor(last) if last else None)
+
+
+async def deliveries_as_json_lines(pages: AsyncIterator[Sequence[Row]]) -> AsyncIterator[bytes]:
+    """One JSON object a line."""
+    encoder = msgspec.json.Encoder()
+    async for rows in pages:
+        yield encoder.encode_lines([dict(row) for row in rows])
+
+
+async def deliveries_as_csv(pages: AsyncIterator[Sequence[Row]]) -> AsyncIterator[bytes]:
+    """CSV (RFC 4180, UTF-8) with a header."""
+    head = [DELIVERY_FIELDS]
+    async for rows in pages:
+        cells = [[csv_cell(_plain(row[name])) for name in DELIVERY_FIELDS] for row in rows]
+        out = io.StringIO()
+        csv.writer(out).writerows([*head, *cells])
+        head = []
+        yield out.getvalue().encode()
+
+
+def _plain(value: object) -> object:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def _show_cursor(last: Row) -> str:

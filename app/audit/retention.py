@@ -1,7 +1,8 @@
 """Retention: whole months of the audit log are removed, and the chain says so itself.
 
 The seals stay for good. A record in the chain, made with the key, tells that the events before a month were removed
-on purpose; the lists of their marks are erased with them. Needs the owner of the tables.
+on purpose; the lists of their marks are erased with them, and the checkpoints of that time. Needs the owner of the
+tables.
 """
 
 import re
@@ -36,6 +37,9 @@ _ERASE: Final = """
 ALTER TABLE audit_seals DISABLE TRIGGER audit_seals_append_only;
 UPDATE audit_seals SET marks = NULL WHERE kind = 'events' AND month < {month} AND marks IS NOT NULL;
 ALTER TABLE audit_seals ENABLE TRIGGER audit_seals_append_only;
+ALTER TABLE audit_checkpoints DISABLE TRIGGER audit_checkpoints_append_only;
+DELETE FROM audit_checkpoints WHERE made_at < '{start}';
+ALTER TABLE audit_checkpoints ENABLE TRIGGER audit_checkpoints_append_only;
 ALTER TABLE audit_events_default DISABLE TRIGGER audit_events_append_only;
 DELETE FROM audit_events_default WHERE at < '{start}';
 ALTER TABLE audit_events_default ENABLE TRIGGER audit_events_append_only;

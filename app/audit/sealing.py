@@ -36,7 +36,7 @@ SELECT set_config('app.scope', 'all', true), set_config('datestyle', 'ISO, YMD',
 """
 EVENT_TEXTS: Final = ", ".join(f"{column}::text" for column in COLUMNS)
 SEAL_COLUMNS: Final = (
-    "number, kind, after_id, through_id, month, events, marks_digest, previous, key_id, sealed_at, hash"
+    "number, kind, after_id, through_id, month, events, marks_digest, previous, key_id, sealed_at, hash, mac"
 )
 
 _DRAWN: Final = "SELECT last_value FROM pg_sequences WHERE schemaname = 'public' AND sequencename = 'audit_event_id'"
@@ -51,12 +51,19 @@ _NEXT: Final = f"""
 SELECT {EVENT_TEXTS} FROM audit_events e WHERE e.id > $1 AND e.id <= $2 ORDER BY e.id LIMIT {_BATCH}
 """
 _INSERT: Final = f"""
-INSERT INTO audit_seals ({SEAL_COLUMNS}, marks) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+INSERT INTO audit_seals ({SEAL_COLUMNS}, marks) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+"""
+_KEYS_NEEDED: Final = """
+WITH removal AS (SELECT month, key_id FROM audit_seals WHERE kind = 'removal' ORDER BY number DESC LIMIT 1)
+SELECT key_id FROM audit_seals WHERE kind = 'events' AND month >= coalesce((SELECT month FROM removal), 0)
+UNION SELECT key_id FROM removal UNION SELECT key_id FROM audit_checkpoints
 """
 _CHECKPOINT_DUE: Final = """
 SELECT NOT EXISTS (SELECT FROM audit_checkpoints WHERE number >= $1 OR made_at > $2)
 """
-_INSERT_CHECKPOINT: Final = "INSERT INTO audit_checkpoints (number, checkpoint, made_at) VALUES ($1, $2, $3)"
+_INSERT_CHECKPOINT: Final = (
+    "INSERT INTO audit_checkpoints (number, checkpoint, key_id, made_at) VALUES ($1, $2, $3, $4)"
+)
 
 
 async def seal_once(db: Database, ring: KeyRing, now: datetime, *, patience: float = 2.0) -> int:
@@ -107,6 +114,15 @@ def seal_values(seal: Seal) -> Sequence[Any]:
     return [getattr(seal, column.strip()) for column in SEAL_COLUMNS.split(",")]
 
 
+async def keys_needed(connection: asyncpg.Connection) -> set[str]:
+    """The ids of the keys without which the chain can't be checked; in the all-tenants scope.
+
+    A key is needed until retention has taken everything that was sealed or signed with it: from then on later seals
+    vouch for its own.
+    """
+    return {row["key_id"] for row in await connection.fetch(_KEYS_NEEDED)}
+
+
 async def _settled(db: Database, patience: float) -> int | None:
     """An id up to which every event there will ever be is visible; None when that can't be told yet."""
     drawn = await db.row(_DRAWN)
@@ -142,5 +158,5 @@ async def _make_checkpoint(
     if not await connection.fetchval(_CHECKPOINT_DUE, head.number, now - _CHECKPOINT_EVERY):
         return None
     checkpoint = Checkpoint.of(ring.current, head, now)
-    await connection.execute(_INSERT_CHECKPOINT, checkpoint.number, checkpoint.text(), now)
+    await connection.execute(_INSERT_CHECKPOINT, checkpoint.number, checkpoint.text(), checkpoint.key_id, now)
     return checkpoint

@@ -6,20 +6,18 @@ events of a batch whose seal is missing or changed can't be checked, so nothing 
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import asyncpg
 
 from app.audit.chain import BEFORE_ALL_IDS, GENESIS, Mark, Seal, digest, mark, unpack_marks
 from app.audit.checkpoints import Checkpoint
 from app.audit.sealing import CHAIN_SCOPE, EVENT_TEXTS, SEAL_COLUMNS
+from app.audit.verdict import Fault, Finding, Verdict
 from app.errors import InvalidRequest
 from app.keys import KeyRing
 from app.storage.db import Database
 
-# Every fault counts; so many are kept to be shown.
-_SHOWN: Final = 100
 # A statement of this pass may take longer than those of a sign-in.
 _TIMEOUT: Final = 120.0
 _TO_THE_SECOND: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -41,57 +39,6 @@ FROM (SELECT id, at FROM audit_events WHERE id > $1) e,
      (SELECT coalesce(last_value, 0) AS last_value FROM pg_sequences
       WHERE schemaname = 'public' AND sequencename = 'audit_event_id') s
 """
-
-Fault: TypeAlias = Literal[
-    "event-changed",
-    "event-removed",
-    "event-inserted",
-    "batch-changed",
-    "batch-missing",
-    "batch-forged",
-    "chain-truncated",
-    "checkpoint-broken",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fault, with the event or the batch it is about. `sentence` says it to a person."""
-
-    fault: Fault
-    sentence: str
-    event_id: int | None = None
-    batch: int | None = None
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What a check of the whole chain found. `findings` holds the first of `faults`."""
-
-    batches: int = 0
-    events: int = 0
-    pruned_batches: int = 0
-    pruned_events: int = 0
-    unsealed_events: int = 0
-    unsealed_since: str | None = None
-    checkpoint: str | None = None
-    faults: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def intact(self) -> bool:
-        """Whether everything sealed is there as it was sealed."""
-        return not self.faults
-
-    def add(self, finding: Finding) -> None:
-        """Counts a fault, and keeps it while there is room."""
-        self.faults += 1
-        if len(self.findings) < _SHOWN:
-            self.findings.append(finding)
-
-    def as_json(self) -> dict[str, object]:
-        """For programs."""
-        return {"intact": self.intact, **asdict(self)}
 
 
 async def verify(db: Database, ring: KeyRing, *, checkpoints: Sequence[Checkpoint] = ()) -> Verdict:
@@ -196,6 +143,8 @@ class _Walk:
         self._given = sorted(checkpoints, key=lambda checkpoint: checkpoint.number)
         # The hash the next seal must name; None after one that can't be trusted.
         self._previous: bytes | None = GENESIS
+        # The first of the seals that stand directly before and have yet to be vouched for by a later one.
+        self._unvouched: Seal | None = None
 
     async def step(self, seal: Seal, marks: bytes | None, stored_checkpoint: str | None) -> None:
         """The next seal that is there."""
@@ -222,34 +171,57 @@ class _Walk:
 
     def end(self) -> None:
         """After the last seal."""
+        self._nobody_vouches()
         for checkpoint in self._given:
             self._truncated(checkpoint)
 
     def _missing(self, first: int, last: int) -> None:
         names = f"Batch {first} is" if first == last else f"Batches {first} to {last} are"
         self.verdict.add(Finding("batch-missing", f"{names} missing from the chain.", batch=first))
+        self._nobody_vouches()
         self._previous = None
 
     def _check(self, seal: Seal, marks: bytes | None) -> bool:
         """Whether this is the seal that was made."""
         keys = self._ring.find(seal.key_id)
-        if keys is None:
-            sentence = (
-                f"Batch {seal.number} is sealed with a key that is not in SECRET_KEYS ({seal.key_id}): it is forged, "
-                "or its secret was taken out; then add that back as the last one."
-            )
-            self.verdict.add(Finding("batch-forged", sentence, batch=seal.number))
+        over = seal.kind == "removal" or seal.month < self._pruned_before
+        retired = keys is None and over and seal.is_whole()
+        if keys is None and not retired:
+            self._nobody_vouches()
+            self._forged(seal)
             return False
-        if not seal.is_genuine(keys) or (marks is not None and digest(marks) != seal.marks_digest):
-            sentence = f"Batch {seal.number} was changed after it was sealed."
-        elif seal.previous != (self._previous or seal.previous):
-            sentence = f"Batch {seal.number} was not sealed after the batch that stands before it."
-        elif marks is None and seal.events and seal.month >= self._pruned_before:
-            sentence = f"The list of the events of batch {seal.number} was removed."
-        else:
+        sentence: str | None = f"Batch {seal.number} was changed after it was sealed."
+        if retired or (keys is not None and seal.is_genuine(keys)):
+            sentence = self._misfit(seal, marks)
+        if sentence is None:
+            self._unvouched = (self._unvouched or seal) if retired else None
             return True
+        self._nobody_vouches()
         self.verdict.add(Finding("batch-changed", sentence, batch=seal.number))
         return False
+
+    def _misfit(self, seal: Seal, marks: bytes | None) -> str | None:
+        """What is wrong around a seal that is as it was made."""
+        if seal.previous != (self._previous or seal.previous):
+            return f"Batch {seal.number} was not sealed after the batch that stands before it."
+        if marks is None and seal.events and seal.month >= self._pruned_before:
+            return f"The list of the events of batch {seal.number} was removed."
+        if marks is not None and digest(marks) != seal.marks_digest:
+            return f"The list of the events of batch {seal.number} was changed."
+        return None
+
+    def _nobody_vouches(self) -> None:
+        """No genuine seal follows the one whose key is gone."""
+        if self._unvouched is not None:
+            self._forged(self._unvouched)
+            self._unvouched = None
+
+    def _forged(self, seal: Seal) -> None:
+        sentence = (
+            f"Batch {seal.number} is sealed with a key that is not in SECRET_KEYS ({seal.key_id}): it is forged, "
+            "or its secret was taken out; then add that back as the last one."
+        )
+        self.verdict.add(Finding("batch-forged", sentence, batch=seal.number))
 
     async def _compare_events(self, seal: Seal, marks: bytes | None) -> None:
         self.verdict.pruned_batches += seal.month < self._pruned_before
@@ -257,7 +229,8 @@ class _Walk:
             self.verdict.pruned_events += seal.events
         else:
             self.verdict.events += seal.events
-        keys = self._ring.get(seal.key_id)
+        # Where the key is gone retention has taken the marks, and every event still there was inserted.
+        keys = self._ring.find(seal.key_id) or self._ring.current
         expected = _Peekable(unpack_marks(marks or b""))
         event_id: int | None = None
         # Of the current id (it is one event's, unless somebody forged a second): marks without a row so far, and a

@@ -65,11 +65,11 @@ class Idempotency:
             )
         if row["outcome"] == "begun":
             return Attempt(caller, key, now)
-        return Attempt(caller, key, now, decrypt(self._ring, row["key_id"], _context(caller, key), row["answer"]))
+        return Attempt(caller, key, now, decrypt(self._ring, row["key_id"], context_of(caller, key), row["answer"]))
 
     async def done(self, attempt: Attempt, answer: bytes) -> None:
         """Keeps the answer for a day."""
-        key_id, stored = encrypt(self._ring, _context(attempt.caller, attempt.key), answer)
+        key_id, stored = encrypt(self._ring, context_of(attempt.caller, attempt.key), answer)
         await self._db.run(_END, SYSTEM_TENANT, attempt.caller, attempt.key, attempt.begun_at, key_id, stored)
 
     async def undone(self, attempt: Attempt) -> None:
@@ -84,5 +84,6 @@ def _fingerprint(request: tuple[bytes, ...]) -> bytes:
     return digest.digest()
 
 
-def _context(caller: UUID, key: str) -> bytes:
+def context_of(caller: UUID, key: str) -> bytes:
+    """The place that an answer is encrypted for."""
     return b"idempotency:" + caller.bytes + key.encode()

@@ -12,7 +12,8 @@ from app.audit.checkpoints import Checkpoint
 from app.audit.export import EventFilters, as_csv, as_json_lines, event_pages
 from app.audit.retention import MONTHS_KEPT, Pruned, default_month, prune
 from app.audit.sealing import seal_once
-from app.audit.verification import Verdict, verify
+from app.audit.verdict import Verdict
+from app.audit.verification import verify
 from app.cli.output import print_fields, print_json, warn
 from app.cli.services import Services, now, with_services
 from app.keys import KeyRing

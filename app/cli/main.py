@@ -23,6 +23,7 @@ from app.errors import (
     GatehouseError,
     InvalidRequest,
     NotFound,
+    PayloadTooLarge,
     TenantNotFound,
     Unavailable,
 )
@@ -32,7 +33,15 @@ _FAILED: Final = 1
 _BAD_INPUT: Final = 2
 _INTERRUPTED: Final = 130
 # What the caller can put right by typing something else.
-_INPUT_ERRORS: Final = (InvalidRequest, TenantNotFound, NotFound, AlreadyExists, ContactMissing, ChannelUnavailable)
+_INPUT_ERRORS: Final = (
+    InvalidRequest,
+    TenantNotFound,
+    NotFound,
+    AlreadyExists,
+    ContactMissing,
+    ChannelUnavailable,
+    PayloadTooLarge,
+)
 
 # Functions that take the settings and are the process from then on.
 _PROCESSES: Final = {
@@ -44,10 +53,11 @@ _PROCESSES: Final = {
 _COMMANDS: Final = {
     "migrate": ("app.cli.migrate:migrate", "Bring the database to the newest schema."),
     "doctor": ("app.cli.doctor:doctor", "Check settings, stores, schema, worker and mail server."),
-    "tenant": ("app.cli.tenants:tenant", "Add, change, show, list, suspend and resume tenants."),
+    "tenant": ("app.cli.tenants:tenant", "Add, change, show, list, import, export, suspend and unlock tenants."),
     "send-test": ("app.cli.send_test:send_test", "Send a test message to a tenant and wait for its outcome."),
-    "admin": ("app.cli.admins:admin", "Add and list the people who look after tenants."),
+    "admin": ("app.cli.admins:admin", "Add and list the people who look after tenants, and let one in."),
     "api-key": ("app.cli.admins:api_key", "Make, list and revoke keys to the admin API."),
+    "keys": ("app.cli.keys:keys", "Change the secret, and see which old one is still needed."),
     "audit": ("app.cli.audit:audit", "Check, export and prune the tamper-evident audit log."),
 }
 

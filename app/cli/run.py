@@ -41,7 +41,7 @@ def run_everything(settings: Settings) -> int:
         except KeyboardInterrupt:
             return 0
         except GatehouseError as error:
-            print(f"gatehouse: {error.detail}", file=sys.stderr)
+            print(f"gatehouse: error: {error.detail}", file=sys.stderr)
             return 1
     return 0
 

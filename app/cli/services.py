@@ -13,12 +13,14 @@ from app import embedded, logs
 from app.audit.log import Actor, Client
 from app.auth.admins import Admins
 from app.auth.api_keys import ApiKeys
+from app.auth.unlocking import Unlocking
 from app.cli.stores import open_stores
 from app.delivery.outbox import WAKE_CHANNEL
 from app.errors import GatehouseError
 from app.settings import Settings, load
 from app.storage.db import Database
 from app.storage.redis import Accelerator, AcceleratorDown
+from app.tenants.import_export import TenantFiles
 from app.tenants.service import Tenants
 
 T = TypeVar("T")
@@ -55,6 +57,8 @@ class Services:
     settings: Settings
     db: Database
     tenants: Tenants
+    files: TenantFiles
+    unlocking: Unlocking
     admins: Admins
     api_keys: ApiKeys
 
@@ -103,10 +107,20 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         with suppress(AcceleratorDown):
             await accelerator.publish(WAKE_CHANNEL)
 
+    def wake_worker() -> None:
+        wakes.append(asyncio.create_task(wake()))
+
     await db.open()
     try:
-        tenants = Tenants(db, settings, now, lambda: wakes.append(asyncio.create_task(wake())))
-        yield Services(settings, db, tenants, Admins(db, now), ApiKeys(db, now))
+        yield Services(
+            settings,
+            db,
+            Tenants(db, settings, now, wake_worker),
+            TenantFiles(db, settings, now, wake_worker),
+            Unlocking(db, now),
+            Admins(db, now),
+            ApiKeys(db, now),
+        )
         await asyncio.gather(*wakes)
     finally:
         await accelerator.close()

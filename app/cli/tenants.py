@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from app.cli.import_export import export, import_
 from app.cli.output import print_fields, print_json, print_table, warn
 from app.cli.services import OPERATOR, SHELL, Services, with_services
 from app.tenants.model import Tenant
@@ -124,6 +125,27 @@ def suspend(slug: str, reason: str | None, as_json: bool) -> None:
 def resume(slug: str, as_json: bool) -> None:
     """Let a suspended tenant sign in again."""
     _show(with_services(lambda s: s.tenants.resume(slug, actor=OPERATOR, client=SHELL)), as_json=as_json)
+
+
+@tenant.command()
+@click.argument("slug")
+@_json_option
+def unlock(slug: str, as_json: bool) -> None:
+    """Forget a tenant's wrong codes, lock and hourly quota, so that a code can be asked for now."""
+
+    async def work(services: Services) -> bool:
+        found = await services.tenants.get(slug)
+        return await services.unlocking.unlock(found.id, actor=OPERATOR, client=SHELL)
+
+    unlocked = with_services(work)
+    if as_json:
+        print_json({"unlocked": unlocked})
+    else:
+        print(f"{slug} is unlocked." if unlocked else f"There was nothing to unlock for {slug}.")
+
+
+tenant.add_command(import_)
+tenant.add_command(export)
 
 
 async def _list(services: Services, filters: Filters, sort: str, limit: int) -> tuple[list[Tenant], bool]:

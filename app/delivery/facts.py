@@ -35,9 +35,9 @@ def facts(claimed: Claimed, locale: str, now: datetime) -> dict[str, str | None]
 
 @lru_cache(maxsize=256)
 def locale_of(tag: str | None) -> Locale | None:
-    """The locale of a BCP 47 tag, if it is one that is known."""
+    """The locale of a BCP 47 tag, if it is one that is known. Babel would take `und`, undetermined, for English."""
     try:
-        return Locale.parse(tag, sep="-") if tag else None
+        return Locale.parse(tag, sep="-") if tag and tag != "und" else None
     except (UnknownLocaleError, ValueError):
         return None
 

@@ -87,7 +87,9 @@ def _encoded(text: str, header: str) -> str:
 
 
 def _part(subtype: str, text: str) -> tuple[str, ...]:
-    body = binascii.b2a_qp(text.replace("\r\n", "\n").replace("\n", _NEWLINE).encode(), istext=True)
+    # The encoder breaks its lines as the first line of the text ends, so there must be one.
+    lines = f"{text}\n".replace("\r\n", "\n").replace("\n", _NEWLINE)
+    body = binascii.b2a_qp(lines.encode(), istext=True).removesuffix(b"\r\n")
     return (
         f"--{_BOUNDARY}",
         f"Content-Type: text/{subtype}; charset=utf-8",

@@ -203,7 +203,7 @@ class Settings:
         parsing.domain, None, "Name of the DKIM key: its public half is in the DNS at {DKIM_SELECTOR}._domainkey."
     )
     dkim_private_key_file: Path | None = setting(
-        parsing.directory, None, "File with the private DKIM key: RSA (2048 bits) or Ed25519, in PEM."
+        parsing.directory, None, "File with the private DKIM key: RSA, 2048 bits, in PEM."
     )
 
     sms_enabled: bool = setting(

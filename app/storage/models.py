@@ -365,6 +365,7 @@ class AuditSeal(Base):
     marks_digest: Mapped[bytes]
     previous: Mapped[bytes]
     hash: Mapped[bytes]
+    mac: Mapped[bytes]
     key_id: Mapped[str]
     sealed_at: Mapped[datetime]
 
@@ -376,6 +377,7 @@ class AuditCheckpoint(Base):
 
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     checkpoint: Mapped[str]
+    key_id: Mapped[str]
     made_at: Mapped[datetime]
 
 

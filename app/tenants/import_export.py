@@ -233,14 +233,16 @@ class TenantFiles:
 
 
 async def _encoded(
-    page: Sequence[Tenant], more: AsyncIterator[Sequence[Tenant]], format_: Format, *, masked: bool
+    first: Sequence[Tenant], more: AsyncIterator[Sequence[Tenant]], format_: Format, *, masked: bool
 ) -> AsyncIterator[bytes]:
     encode = as_csv if format_ == "csv" else as_json_lines
-    if format_ == "csv":
-        yield csv_head()
-    while page:
-        yield encode([tenant.masked() if masked else tenant for tenant in page])
-        page = await anext(more, ())
+
+    def shown(page: Sequence[Tenant]) -> bytes:
+        return encode([tenant.masked() for tenant in page] if masked else page)
+
+    yield (csv_head() if format_ == "csv" else b"") + shown(first)
+    async for page in more:
+        yield shown(page)
 
 
 def _refuse(report: Report) -> None:

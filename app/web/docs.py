@@ -81,6 +81,12 @@ def openapi_config(pages: jinja2.Environment, tags: Iterable[Tag]) -> OpenAPICon
         security_schemes={
             "accessToken": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
             "apiKey": SecurityScheme(type="http", scheme="bearer", bearer_format="ghk_…"),
+            "adminSession": SecurityScheme(
+                type="apiKey",
+                security_scheme_in="cookie",
+                name="__Host-gh_admin",
+                description="An admin's browser. Unsafe methods need X-CSRF-Token, and our own origin.",
+            ),
         }
     )
     return OpenAPIConfig(

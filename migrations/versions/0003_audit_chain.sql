@@ -17,6 +17,7 @@ CREATE TABLE audit_seals (
     marks_digest bytea       NOT NULL,
     previous     bytea       NOT NULL,
     hash         bytea       NOT NULL,
+    mac          bytea       NOT NULL,
     key_id       text        NOT NULL,
     sealed_at    timestamptz NOT NULL,
     CONSTRAINT ck_audit_seals_kind CHECK (kind IN ('events', 'removal')),
@@ -28,6 +29,7 @@ ALTER TABLE audit_seals ALTER COLUMN marks SET STORAGE EXTERNAL;
 CREATE TABLE audit_checkpoints (
     number     bigint      PRIMARY KEY,
     checkpoint text        NOT NULL,
+    key_id     text        NOT NULL,
     made_at    timestamptz NOT NULL
 );
 

@@ -19,7 +19,7 @@ from app.audit.verification import verify
 from app.errors import InvalidRequest
 from app.keys import KeyRing
 from app.storage.migrate import upgrade
-from tests.auditing import CLIENT, FOREIGN, NOW, OLD_SECRET, RING, SECRET, TENANT, Desk, copy_of, open_desk
+from tests.auditing import CLIENT, FOREIGN, NOW, OLD_SECRET, RING, SECRET, TENANT, Desk, copy_of, drop, open_desk
 from tests.stores import StoresOfTests
 
 _BATCHES, _BATCH = 5, 10
@@ -38,7 +38,7 @@ async def sealed_database(stores: StoresOfTests, worker_id: str) -> AsyncIterato
         assert await desk.seal(NOW + timedelta(seconds=30 * batch), ring) == _BATCH
     await desk.close()
     yield name
-    await stores.drop_database(name)
+    await drop(stores, name)
 
 
 @pytest.fixture
@@ -164,11 +164,14 @@ async def test_a_removed_batch_is_found(desk: Desk) -> None:
         "events = 9",
         "through_id = 1000000",
         "hash = sha256(hash)",
+        "mac = sha256(mac)",
         "marks = substr(marks, 27)",
         "marks = NULL",
         "marks = NULL, marks_digest = sha256('')",
         "month = 0, marks = NULL",
         "sealed_at = sealed_at - interval '1 day'",
+        "sealed_at = 'infinity'",
+        "sealed_at = '0044-03-15 BC'",
         "previous = sha256(previous)",
         "key_id = (SELECT key_id FROM audit_seals WHERE number = 1)",
         "kind = 'removal', month = 30000",

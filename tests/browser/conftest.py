@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -140,7 +140,7 @@ async def site(settings: Settings, changes: dict[str, Any]) -> AsyncIterator[Sit
             **changes,
         )
         async with _worker(running):
-            with _server(create_app(running), listener):
+            with closing(listener), _server(create_app(running), listener):
                 yield Site(url, running, mail)
 
 
@@ -153,9 +153,11 @@ def _server(app: Litestar, listener: Any) -> Iterator[None]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    yield
-    server.should_exit = True
-    thread.join()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @asynccontextmanager
@@ -177,14 +179,16 @@ async def _worker(settings: Settings) -> AsyncIterator[None]:
         derive=lambda claimed: derive(ring, claimed),
     )
     running = asyncio.create_task(dispatcher.run())
-    yield
-    dispatcher.stop()
-    await running
-    for channel in providers.values():
-        for provider in channel:
-            await provider.close()
-    await accelerator.close()
-    await database.close()
+    try:
+        yield
+    finally:
+        dispatcher.stop()
+        await running
+        for channel in providers.values():
+            for provider in channel:
+                await provider.close()
+        await accelerator.close()
+        await database.close()
 
 
 @pytest.fixture(scope="session")

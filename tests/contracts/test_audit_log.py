@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,15 +17,16 @@ import asyncpg
 import pytest
 
 from app.audit import retention
-from app.audit.chain import month_of, seal_removal
+from app.audit.chain import Seal, month_of, seal_removal
 from app.audit.export import FIELDS, EventFilters, as_csv, as_json_lines, event_pages
 from app.audit.log import Actor, Client, record
-from app.audit.sealing import add_seal, newest_seal
+from app.audit.sealing import SEAL_COLUMNS, add_seal, keys_needed, newest_seal
 from app.audit.verification import verify
 from app.errors import InvalidRequest
+from app.keys import KeyRing
 from app.storage.db import Database
 from app.storage.migrate import upgrade
-from tests.auditing import FOREIGN, NOW, RING, SECRET, TENANT, Desk, copy_of, open_desk
+from tests.auditing import FOREIGN, NOW, OLD_SECRET, RING, SECRET, TENANT, Desk, copy_of, drop, open_desk
 from tests.people import add_tenant
 from tests.stores import StoresOfTests
 
@@ -45,7 +46,7 @@ async def migrated(stores: StoresOfTests, worker_id: str) -> AsyncIterator[str]:
     await desk.owner.execute("SELECT fn.ensure_partitions($1)", _JANUARY)
     await desk.close()
     yield name
-    await stores.drop_database(name)
+    await drop(stores, name)
 
 
 @pytest.fixture
@@ -127,6 +128,34 @@ async def test_a_month_dropped_without_the_key_is_found(aged: Desk) -> None:
         head = await newest_seal(aged.owner)
         await add_seal(aged.owner, seal_removal(FOREIGN.current, head, month_of("2025-02"), NOW), None)
     assert await aged.faults() == [*removed, ("batch-forged", None, 5)]
+
+
+async def test_a_secret_can_be_retired_once_retention_has_taken_what_it_sealed(desk: Desk, owner_db: Database) -> None:
+    """Until then the chain names it as needed; afterwards later seals vouch for its own, as they were."""
+    old, new = KeyRing([OLD_SECRET]), KeyRing([SECRET])
+    await desk.write(2, _JANUARY)
+    await desk.seal(_JANUARY, old)
+    await desk.write(2, _FEBRUARY)
+    await desk.seal(_FEBRUARY, old)
+    await desk.write(2)
+    await desk.seal()
+    assert await needed(desk) == {old.current.id, new.current.id}
+    assert (await verify(desk.db, new)).faults > 0
+    await retention.prune(owner_db, RING, NOW, month_of("2025-03"))
+    assert await needed(desk) == {new.current.id}
+    assert (await verify(desk.db, new)).findings == []
+    async with desk.db.every_tenant() as connection:
+        row = await connection.fetchrow(f"SELECT {SEAL_COLUMNS} FROM audit_seals WHERE number = 2")
+    forged = replace(Seal(*row), events=9).signed(FOREIGN.current)
+    changed = f"events = 9, hash = '\\x{forged.hash.hex()}', mac = '\\x{forged.mac.hex()}'"
+    await desk.tamper(f"UPDATE audit_seals SET {changed} WHERE number = 2")
+    found = [(finding.fault, finding.batch) for finding in (await verify(desk.db, new)).findings]
+    assert found == [("batch-forged", 1), ("batch-changed", 3)]
+
+
+async def needed(desk: Desk) -> set[str]:
+    async with desk.db.every_tenant() as connection:
+        return await keys_needed(connection)
 
 
 async def test_retention_takes_nothing_that_is_not_sealed_or_not_over(aged: Desk, owner_db: Database) -> None:

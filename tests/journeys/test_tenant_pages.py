@@ -71,7 +71,7 @@ async def test_from_the_front_door_to_the_dashboard(person: Visitor, db: Databas
     assert "o***@" in person.text
     assert "+44*****0123" in person.text
     assert str(tenant.email) not in person.page.text
-    assert "Signed inChrome on Linux · 192.0.2.20" in person.text
+    assert f"Signed inChrome on Linux · {person.address}" in person.text
 
     session = person.cookies["gh_session"]
     await person.submit(f"/t/{tenant.slug}/logout")

@@ -165,7 +165,8 @@ BEGIN
     RETURN v_ended;
 END $$;
 
--- A subject's own history, newest first; `p_before` and `p_before_id` are the last row of the page before.
+-- A subject's own history, newest first; `p_before` and `p_before_id` are the last row of the page before. Where an
+-- admin did something is the admin's affair.
 CREATE OR REPLACE FUNCTION fn.subject_events(
     p_tenant uuid, p_subject uuid, p_before timestamptz, p_before_id bigint, p_limit integer
 ) RETURNS TABLE (at timestamptz, id bigint, action text, source text, ip text, user_agent text, data jsonb)
@@ -173,7 +174,10 @@ LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     RETURN QUERY
-    SELECT e.at, e.id, e.action, e.source, host(e.ip), e.user_agent, e.data
+    SELECT e.at, e.id, e.action, e.source,
+           CASE WHEN e.actor_kind = 'anonymous' OR e.actor_id = p_subject THEN host(e.ip) END,
+           CASE WHEN e.actor_kind = 'anonymous' OR e.actor_id = p_subject THEN e.user_agent END,
+           e.data
     FROM audit_events e
     WHERE e.tenant_id = p_tenant AND e.subject_id = p_subject
       AND (p_before IS NULL OR (e.at, e.id) < (p_before, p_before_id))

@@ -1,0 +1,144 @@
+"""What is done for one tenant: its story told, a test sent, unlocked, let in."""
+
+from typing import Annotated, Final
+from uuid import UUID
+
+from litestar import Response, get, post
+from litestar.params import JSONBody, QueryParameter
+
+from admin_portal.api.documents import Once
+from admin_portal.api.guards import MANAGER, VIEWER, caller
+from admin_portal.api.office import office
+from admin_portal.api.payloads import (
+    LinkBody,
+    TestMessageBody,
+    TestMessageRequest,
+    TimelineBody,
+    TimelineEntry,
+    UnlockBody,
+)
+from admin_portal.api.tenants import REFUSED, Limit, Slug
+from app.auth.links import LIFETIME
+from app.errors import (
+    AlreadyExists,
+    ChannelUnavailable,
+    ContactMissing,
+    DeliveryFailed,
+    TenantNotFound,
+    TenantSuspended,
+)
+from app.masking import mask_ip
+from app.tenants.test_message import TestMessage, TestOutcome
+from app.web.caller import client_of, preferred_wait
+from app.web.docs import refusals
+from app.web.services import AnyRequest, services
+
+_ACCEPTED: Final = 202
+_OK: Final = 200
+_POLL_SECONDS: Final = 0.1
+_ARRIVED: Final = frozenset({"sent", "delivered"})
+
+
+@get(
+    "/tenants/{slug:str}/timeline",
+    opt=VIEWER,
+    summary="What happened to its codes",
+    responses=refusals(*REFUSED, TenantNotFound),
+)
+async def timeline(
+    request: AnyRequest,
+    slug: Slug,
+    cursor: Annotated[str | None, QueryParameter(description="`next` of the page before.")] = None,
+    limit: Limit = 50,
+) -> TimelineBody:
+    """The story of each code in plain words, newest first."""
+    tenant = (await office(request).tenants.get(slug)).masked()
+    contacts = {"email": tenant.email, "phone_number": tenant.phone_number}
+    story = await office(request).timeline.read(tenant.id, contacts, cursor=cursor, limit=limit)
+    exact = caller(request).sees_contacts
+    entries = [
+        TimelineEntry(
+            e.at, e.look, e.text, list(e.notes), e.ip if exact or e.ip is None else mask_ip(e.ip), e.user_agent
+        )
+        for e in story.entries
+    ]
+    return TimelineBody(entries, story.next)
+
+
+@post(
+    "/tenants/{slug:str}/test-message",
+    opt=MANAGER,
+    status_code=202,
+    summary="Send a test message",
+    responses=refusals(*REFUSED, TenantNotFound, ContactMissing, ChannelUnavailable, DeliveryFailed, AlreadyExists),
+    operation_class=Once,
+)
+async def send_test(request: AnyRequest, slug: Slug, data: JSONBody[TestMessageRequest]) -> Response[TestMessageBody]:
+    """Its words hold no code. With `Prefer: wait=10` the answer waits for the outcome: 200, or 502 with the reason."""
+    message = await office(request).tenants.send_test(
+        slug, channel=data.channel, actor=caller(request).actor, client=client_of(request)
+    )
+    wait = preferred_wait(request)
+    if not wait:
+        return Response(TestMessageBody(message.id, message.channel, "queued"), status_code=_ACCEPTED)
+    outcome = await _outcome(request, message, wait)
+    if outcome.settled and outcome.state not in _ARRIVED:
+        raise DeliveryFailed(outcome.error)
+    return Response(
+        TestMessageBody(message.id, outcome.channel, outcome.state, outcome.provider),
+        status_code=_OK if outcome.settled else _ACCEPTED,
+        headers={"Preference-Applied": f"wait={wait}"},
+    )
+
+
+@post(
+    "/tenants/{slug:str}/unlock",
+    opt=MANAGER,
+    status_code=200,
+    summary="Unlock a tenant",
+    responses=refusals(*REFUSED, TenantNotFound, AlreadyExists),
+    operation_class=Once,
+)
+async def unlock(request: AnyRequest, slug: Slug) -> UnlockBody:
+    """Forgets wrong codes, lock and hourly quota of the tenant's contact, so that a code can be asked for now."""
+    tenant_id = await _tenant_id(request, slug)
+    unlocked = await office(request).unlocking.unlock(tenant_id, actor=caller(request).actor, client=client_of(request))
+    return UnlockBody(unlocked)
+
+
+@post(
+    "/tenants/{slug:str}/sign-in-link",
+    opt=MANAGER,
+    status_code=201,
+    summary="Let a tenant in",
+    responses=refusals(*REFUSED, TenantNotFound, TenantSuspended, AlreadyExists),
+    operation_class=Once,
+)
+async def sign_in_link(request: AnyRequest, slug: Slug) -> LinkBody:
+    """A link that signs whoever has it in as this tenant, once, within ten minutes. It is in no store."""
+    tenant = await office(request).tenants.get(slug)
+    if tenant.status != "active":
+        raise TenantSuspended
+    token = await office(request).links.create(
+        tenant.id, ("tenant", tenant.id), caller(request).actor, client_of(request)
+    )
+    public_url = services(request).settings.public_url
+    return LinkBody(f"{public_url}/t/{tenant.slug}/link/{token}", int(LIFETIME.total_seconds()))
+
+
+HANDLERS: Final = (timeline, send_test, unlock, sign_in_link)
+
+
+async def _tenant_id(request: AnyRequest, slug: str) -> UUID:
+    return (await office(request).tenants.get(slug)).id
+
+
+async def _outcome(request: AnyRequest, message: TestMessage, wait: int) -> TestOutcome:
+    """The outcome as soon as there is one, or where it stands after `wait` seconds."""
+    tenants = office(request).tenants
+    for _ in range(round(wait / _POLL_SECONDS)):
+        outcome = await tenants.test_outcome(message)
+        if outcome.settled:
+            return outcome
+        await services(request).sleep(_POLL_SECONDS)
+    return await tenants.test_outcome(message)

@@ -1,0 +1,31 @@
+"""What the API reference says beyond what handlers' types tell."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Parameter, RequestBody, Schema
+
+_KEY: Final = Parameter(
+    name="Idempotency-Key",
+    param_in="header",
+    description="Any text of your own. Sent again within a day, it gets the first answer and nothing is done twice.",
+    schema=Schema(type=OpenAPIType.STRING, max_length=255),
+)
+
+
+@dataclass
+class Once(Operation):
+    """A POST: it may carry an Idempotency-Key."""
+
+    def __post_init__(self) -> None:
+        self.parameters = [*(self.parameters or []), _KEY]
+
+
+@dataclass
+class Upload(Once):
+    """A POST of a file of tenants."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        content = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+        self.request_body = RequestBody({"text/csv": content, "application/jsonl": content}, required=True)

@@ -1,0 +1,148 @@
+"""What happened: deliveries, the audit log, and how many codes went through."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeAlias, cast
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get
+from litestar.params import QueryParameter
+
+from admin_portal.api.formats import Format, FormatParameter, download, wanted
+from admin_portal.api.guards import VIEWER, caller
+from admin_portal.api.office import office
+from admin_portal.api.payloads import (
+    ChannelCountsBody,
+    DeliveryBody,
+    DeliveryPageBody,
+    EventBody,
+    EventPageBody,
+    SpanBody,
+    StatsBody,
+)
+from admin_portal.api.tenants import REFUSED, Limit
+from app.audit.export import EventFilters, Pages, as_csv, as_json_lines, event_pages
+from app.audit.listing import DeliveryFilters, deliveries_as_csv, deliveries_as_json_lines
+from app.errors import FieldError, InvalidRequest, TenantNotFound
+from app.masking import mask_email, mask_ip
+from app.storage.db import Row
+from app.web.docs import refusals
+from app.web.services import AnyRequest, services
+
+OfTenant: TypeAlias = Annotated[str | None, QueryParameter(description="Of the tenant with this slug only.")]
+Start: TypeAlias = Annotated[datetime | None, QueryParameter(name="from", description="Earliest time, with its zone.")]
+End: TypeAlias = Annotated[datetime | None, QueryParameter(name="to", description="Time before which they end.")]
+Cursor: TypeAlias = Annotated[str | None, QueryParameter(description="`next` of the page before; JSON only.")]
+
+
+@get(
+    "/deliveries",
+    opt=VIEWER,
+    summary="List deliveries",
+    responses=refusals(*REFUSED, TenantNotFound),
+)
+async def deliveries(
+    request: AnyRequest,
+    tenant: OfTenant = None,
+    in_state: Annotated[
+        str | None,
+        QueryParameter(name="state", description="sent, delivered, failed, queued, expired or void."),
+    ] = None,
+    channel: Annotated[str | None, QueryParameter(description="email, sms, whatsapp or push.")] = None,
+    provider: Annotated[str | None, QueryParameter(description="A provider's name.")] = None,
+    start: Start = None,
+    end: End = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+    format: FormatParameter = None,  # noqa: A002 - the parameter's name in the contract
+) -> Response[DeliveryPageBody]:
+    """Every step of every message, newest first. As CSV or JSON Lines: all that match, in one file."""
+    filters = DeliveryFilters(
+        await _tenant_id(request, tenant), in_state, channel, provider, _aware("from", start), _aware("to", end)
+    )
+    form = wanted(request, format, "json")
+    listing = office(request).listing
+    if form == "json":
+        page = await listing.deliveries(filters, cursor=cursor, limit=limit)
+        return Response(DeliveryPageBody([DeliveryBody(**row) for row in page.rows], page.next))
+    encode = deliveries_as_csv if form == "csv" else deliveries_as_json_lines
+    return await _file(encode(listing.all_deliveries(filters)), form, "deliveries")
+
+
+@get(
+    "/events",
+    opt=VIEWER,
+    summary="Read the audit log",
+    responses=refusals(*REFUSED, TenantNotFound),
+)
+async def events(
+    request: AnyRequest,
+    tenant: OfTenant = None,
+    action: Annotated[
+        str | None, QueryParameter(description="Such as tenant.changed, or tenant.* for all of a kind.")
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+    format: FormatParameter = None,  # noqa: A002 - the parameter's name in the contract
+) -> Response[EventPageBody]:
+    """JSON: newest first, in pages. CSV and JSON Lines: all that match, oldest first, in one file."""
+    filters = EventFilters(await _tenant_id(request, tenant), _aware("from", start), _aware("to", end), action)
+    form = wanted(request, format, "json")
+    exact = caller(request).sees_contacts
+    if form == "json":
+        page = await office(request).listing.events(filters, cursor=cursor, limit=limit)
+        rows = page.rows if exact else [_veiled(row) for row in page.rows]
+        return Response(EventPageBody([EventBody(**row) for row in rows], page.next))
+    pages = event_pages(services(request).db, filters)
+    encode = as_csv if form == "csv" else as_json_lines
+    return await _file(encode(pages if exact else _all_veiled(pages)), form, "events")
+
+
+@get("/stats", opt=VIEWER, summary="Count codes", responses=refusals(*REFUSED))
+async def stats(request: AnyRequest) -> StatsBody:
+    """Codes asked for, sent, delivered and used, by channel: of the last 24 hours, 7 and 30 days."""
+    return StatsBody(
+        [
+            SpanBody(
+                cast("Any", span.name),
+                span.since,
+                [msgspec.convert(c, ChannelCountsBody, from_attributes=True) for c in span.channels],
+            )
+            for span in await office(request).stats.read()
+        ]
+    )
+
+
+HANDLERS: Final = (deliveries, events, stats)
+
+
+async def _tenant_id(request: AnyRequest, slug: str | None) -> UUID | None:
+    return None if slug is None else (await office(request).tenants.get(slug)).id
+
+
+def _aware(name: str, moment: datetime | None) -> datetime | None:
+    if moment is not None and moment.tzinfo is None:
+        raise InvalidRequest(FieldError(f"/{name}", "Write the time with its zone, such as 2026-03-14T09:26:53Z."))
+    return moment
+
+
+async def _file(chunks: AsyncIterator[bytes], form: Format, name: str) -> Response[Any]:
+    return await download(chunks, form, name)
+
+
+def _veiled(row: Row) -> dict[str, Any]:
+    """An event as viewers see it: networks instead of addresses, and colleagues' addresses masked."""
+    seen = dict(row)
+    if seen["ip"]:
+        seen["ip"] = mask_ip(seen["ip"])
+    if "@" in (seen.get("actor") or ""):
+        seen["actor"] = mask_email(seen["actor"])
+    return seen
+
+
+async def _all_veiled(pages: Pages) -> AsyncIterator[Sequence[Row]]:
+    async for page in pages:
+        yield [_veiled(row) for row in page]
