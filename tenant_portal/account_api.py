@@ -1,20 +1,17 @@
 """Being signed in: who, where else, what happened; renewing and ending it; and what other services ask."""
 
-from base64 import urlsafe_b64decode
-from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
 from litestar import Response, Router, delete, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from app.auth.sessions import Event
-from app.errors import FieldError, InvalidRequest, InvalidToken, NotFound, Unavailable
-from app.keys import base64url
+from app.errors import InvalidRequest, InvalidToken, NotFound, Unavailable
 from app.masking import mask_email, mask_phone
 from app.web.caller import client_of, require_api_key, require_session
 from app.web.docs import refusals
 from app.web.services import AnyRequest, services
+from tenant_portal.cursors import read_cursor, show_cursor
 from tenant_portal.payloads import (
     Contacts,
     CurrentSession,
@@ -128,11 +125,11 @@ async def events(
 ) -> EventPage:
     """Newest first, in pages."""
     session = await require_session(request)
-    before = _read_cursor(cursor) if cursor is not None else None
+    before = read_cursor(cursor) if cursor is not None else None
     # One more than asked for tells whether there is another page.
     found = await services(request).sessions.events(session, before=before, limit=limit + 1)
     page = [EventItem(e.at, e.action, e.source, e.ip, e.user_agent, e.data) for e in found[:limit]]
-    return EventPage(page, _show_cursor(found[limit - 1]) if len(found) > limit else None)
+    return EventPage(page, show_cursor(found[limit - 1]) if len(found) > limit else None)
 
 
 @post(
@@ -183,18 +180,3 @@ ROUTES: Final = (
     Router("/api/v1/auth", route_handlers=[introspect], tags=["For services"]),
     jwks,
 )
-
-
-def _show_cursor(last: Event) -> str:
-    return base64url(f"{last.at.isoformat()} {last.id}".encode())
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, int]:
-    try:
-        at, _, event_id = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().rpartition(" ")
-        moment, number = datetime.fromisoformat(at), int(event_id)
-        if moment.tzinfo is None or not 0 <= number < 2**63:
-            raise ValueError(cursor)
-    except ValueError:
-        raise InvalidRequest(FieldError("/cursor", "This is not a cursor of ours.")) from None
-    return moment, number

@@ -91,7 +91,7 @@ async def copy_of(stores: StoresOfTests, template: str) -> AsyncIterator[Desk]:
 
 
 async def drop(stores: StoresOfTests, name: str) -> None:
-    """Removes a database that we left. Not by force: that would need the right to end an autovacuum, if one is there."""
+    """Removes a database that we left. Not by force, which an autovacuum that is there would refuse."""
     connection = await asyncpg.connect(stores.admin_url)
     try:
         await connection.execute(f'DROP DATABASE "{name}"')

@@ -8,10 +8,11 @@ held up and write nothing more than their event; a transaction that stays open o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import structlog
@@ -35,8 +36,10 @@ SELECT set_config('app.scope', 'all', true), set_config('datestyle', 'ISO, YMD',
        set_config('timezone', 'UTC', true), set_config('enable_sort', 'off', true)
 """
 EVENT_TEXTS: Final = ", ".join(f"{column}::text" for column in COLUMNS)
-SEAL_COLUMNS: Final = (
-    "number, kind, after_id, through_id, month, events, marks_digest, previous, key_id, sealed_at, hash, mac"
+_SEAL_FIELDS: Final = tuple(field.name for field in fields(Seal))
+# A time that Python has no value for can only be forged; as another one it doesn't fit the hash either.
+SEAL_COLUMNS: Final = ", ".join(_SEAL_FIELDS).replace(
+    "sealed_at", "least(greatest(sealed_at, '1970-01-01Z'), '9999-01-01Z') AS sealed_at"
 )
 
 _DRAWN: Final = "SELECT last_value FROM pg_sequences WHERE schemaname = 'public' AND sequencename = 'audit_event_id'"
@@ -51,7 +54,8 @@ _NEXT: Final = f"""
 SELECT {EVENT_TEXTS} FROM audit_events e WHERE e.id > $1 AND e.id <= $2 ORDER BY e.id LIMIT {_BATCH}
 """
 _INSERT: Final = f"""
-INSERT INTO audit_seals ({SEAL_COLUMNS}, marks) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+INSERT INTO audit_seals ({", ".join(_SEAL_FIELDS)}, marks)
+VALUES ({", ".join(f"${n}" for n in range(1, len(_SEAL_FIELDS) + 2))})
 """
 _KEYS_NEEDED: Final = """
 WITH removal AS (SELECT month, key_id FROM audit_seals WHERE kind = 'removal' ORDER BY number DESC LIMIT 1)
@@ -106,12 +110,7 @@ async def newest_seal(connection: asyncpg.Connection) -> Seal | None:
 
 async def add_seal(connection: asyncpg.Connection, seal: Seal, marks: bytes | None) -> None:
     """Appends to the chain; the caller holds `SEALING_LOCK`."""
-    await connection.execute(_INSERT, *seal_values(seal), marks)
-
-
-def seal_values(seal: Seal) -> Sequence[Any]:
-    """In the order of `SEAL_COLUMNS`."""
-    return [getattr(seal, column.strip()) for column in SEAL_COLUMNS.split(",")]
+    await connection.execute(_INSERT, *(getattr(seal, name) for name in _SEAL_FIELDS), marks)
 
 
 async def keys_needed(connection: asyncpg.Connection) -> set[str]:

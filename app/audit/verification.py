@@ -23,8 +23,8 @@ _TIMEOUT: Final = 120.0
 _TO_THE_SECOND: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 _SEALS: Final = f"""
-SELECT {", ".join("s." + column.strip() for column in SEAL_COLUMNS.split(","))}, s.marks, c.checkpoint
-FROM audit_seals s LEFT JOIN audit_checkpoints c ON c.number = s.number ORDER BY s.number
+SELECT {SEAL_COLUMNS}, marks, (SELECT c.checkpoint FROM audit_checkpoints c WHERE c.number = s.number)
+FROM audit_seals s ORDER BY s.number
 """
 _EVENTS: Final = f"SELECT {EVENT_TEXTS} FROM audit_events e ORDER BY e.id"
 _REMOVALS: Final = f"SELECT {SEAL_COLUMNS} FROM audit_seals WHERE kind = 'removal'"
