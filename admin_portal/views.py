@@ -191,7 +191,7 @@ def what_changed(change: Change) -> str:
     """A change in one line."""
     words = _CHANGE_WORDS.get(change.action)
     if words is None:
-        words = ", ".join(field_words(c["field"]) for c in change.changes) or "Changed"
+        words = f"{', '.join(field_words(c['field']) for c in change.changes) or 'Something'} changed"
     return f"{words}: {change.reason}" if change.reason and change.action == "tenant.suspended" else words
 
 

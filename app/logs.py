@@ -24,7 +24,7 @@ from app.settings import Settings
 PLAIN_FIELDS: Final = frozenset(
     {
         "admin_id", "api_key_id", "attempt", "attempts", "attempts_left", "batch", "challenge_id",
-        "channel", "code_length", "component", "count", "database", "delivery_id", "dropped",
+        "channel", "checkpoint", "code_length", "component", "count", "database", "delivery_id", "dropped",
         "duration_ms", "embedded", "environment", "error_class", "expires_in", "family_id",
         "generation", "host", "key_id", "kind", "lag_seconds", "level", "limit", "logger",
         "member_id", "method", "outbox_id", "pid", "policy", "port", "process", "provider",

@@ -19,15 +19,13 @@ import asyncpg
 import msgspec
 import uvloop
 
+from app.asgi import create_app
 from app.audit.log import Client
-from app.auth.challenges import Challenges, Realm
+from app.auth.challenges import Realm
 from app.auth.codes import read_challenge_id
-from app.auth.sessions import Sessions
 from app.delivery.outbox import Outbox, Outcome
-from app.keys import KeyRing
 from app.settings import load
-from app.storage.db import Database, Row
-from app.web.services import utc_now
+from app.web.services import Services, utc_now
 from app.worker import derive
 from bench.plan import SLUGS, SqlPlan, report
 
@@ -38,31 +36,6 @@ _LINGER_SECONDS: Final = 0.005
 _OWNER: Final = "bench"
 
 Statement: TypeAlias = tuple[str, tuple[Any, ...]]
-
-
-class Recorder(Database):
-    """Writes down what is sent."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url, size=1, application="gatehouse-bench")
-        self.sent: list[Statement] = []
-
-    def take(self) -> list[Statement]:
-        """What was sent since the last time."""
-        sent, self.sent = self.sent, []
-        return sent
-
-    async def row(self, sql: str, *args: Any) -> Row | None:
-        self.sent.append((sql, args))
-        return await super().row(sql, *args)
-
-    async def rows(self, sql: str, *args: Any) -> Sequence[Row]:
-        self.sent.append((sql, args))
-        return await super().rows(sql, *args)
-
-    async def run(self, sql: str, *args: Any) -> None:
-        self.sent.append((sql, args))
-        await super().run(sql, *args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,31 +53,36 @@ class Script:
 
 
 async def record(plan: SqlPlan) -> Script:
-    """One login through the core, on stores that no worker empties."""
-    settings = load(plan.settings, dotenv=None)
-    assert settings.database_url is not None
-    ring, slug, client = (
-        KeyRing(settings.secret_keys),
-        SLUGS.format(0),
-        Client("api", "10.0.0.1", "bench", "bench-request"),
-    )
-    db = Recorder(settings.database_url)
-    await db.open()
-    try:
-        challenges = Challenges(db, ring, settings, Sessions(db, ring, settings, utc_now), utc_now, lambda: None)
-        outbox = Outbox(db, _OWNER)
-        issued = await challenges.request(Realm.of(slug), client)
-        ask, challenge = db.take(), read_challenge_id(issued.challenge_id)
+    """One login through the core as a web process wires it, on stores that no worker empties."""
+    app = create_app(load(plan.settings, dotenv=None))
+    async with app.lifespan():
+        core: Services = app.state.services
+        sent: list[Statement] = []
+
+        async def statements() -> list[Statement]:
+            """What was sent since the last time."""
+            # The driver tells in the event loop's next turn.
+            await asyncio.sleep(0)
+            taken = sent.copy()
+            sent.clear()
+            return taken
+
+        async with core.db.connection() as connection:
+            # The pool hands out the connection that came back last: this one, as long as one at a time is needed.
+            # The driver's own questions, about types, are asked once a connection and don't belong to a login.
+            connection.add_query_logger(lambda it: sent.append((it.query, it.args)) if "fn." in it.query else None)
+        slug, client = SLUGS.format(0), Client("api", "10.0.0.1", "bench", "bench-request")
+        outbox = Outbox(core.db, _OWNER)
+        issued = await core.challenges.request(Realm.of(slug), client)
+        ask, challenge = await statements(), read_challenge_id(issued.challenge_id)
         claimed = await outbox.claim(utc_now(), limit=_BATCH, lease=timedelta(seconds=15), max_tries=5)
-        (claim,) = db.take()
+        (claim,) = await statements()
         (mine,) = [row for row in claimed if row.challenge_id == challenge]
-        sent = Outcome(mine.tenant_id, mine.id, "sent", provider="smtp", provider_message_id="250 Ok", took_ms=1)
-        await outbox.settle(utc_now(), [sent])
-        (settle,) = db.take()
-        await challenges.verify(Realm.of(slug), issued.challenge_id, derive(ring, mine), client)
-        return Script(ask, claim, settle, db.take(), slug, mine.tenant_id, challenge, mine.id)
-    finally:
-        await db.close()
+        done = Outcome(mine.tenant_id, mine.id, "sent", provider="smtp", provider_message_id="250 Ok", took_ms=1)
+        await outbox.settle(utc_now(), [done])
+        (settle,) = await statements()
+        await core.challenges.verify(Realm.of(slug), issued.challenge_id, derive(core.ring, mine), client)
+        return Script(ask, claim, settle, await statements(), slug, mine.tenant_id, challenge, mine.id)
 
 
 class Floor:

@@ -1,4 +1,4 @@
-""" "It wasn't me": the recipient of a code makes it useless, without signing in."""
+"""What "it wasn't me" does: the recipient of a code makes it useless, without signing in."""
 
 from datetime import datetime
 from typing import Final, Literal, cast

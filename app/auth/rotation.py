@@ -21,6 +21,7 @@ from app.storage.db import Database
 _NAMED: Final[Mapping[str, str]] = {
     "open codes": "SELECT key_id, count(*) FROM challenges WHERE ended_at IS NULL AND expires_at > $1 GROUP BY key_id",
     "audit seals": "SELECT key_id, count(*) FROM audit_seals WHERE sealed_at <= $1 GROUP BY key_id",
+    "audit checkpoints": "SELECT key_id, count(*) FROM audit_checkpoints WHERE made_at <= $1 GROUP BY key_id",
     "kept answers": """
         SELECT key_id, count(*) FROM idempotency_keys WHERE answer IS NOT NULL AND begun_at <= $1 GROUP BY key_id
     """,

@@ -1,4 +1,4 @@
-"""What a tenant's branding may be. Pure: values in, normalised values out, or InvalidRequest that points at the field."""
+"""What a tenant's branding may be. Pure: values in, normalised values out, or InvalidRequest pointing at the field."""
 
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ def _text(rule: Callable[[str], str], length: int) -> Callable[[object], str | N
         if value is None:
             return None
         if not isinstance(value, str):
-            raise ValueError("This must be text.")
+            raise ValueError("This must be text.")  # noqa: TRY004 - a fault in the input, like its neighbours
         if any(unicodedata.category(c) in _FORBIDDEN and c not in _JOINERS for c in value):
             raise ValueError("Line breaks and control characters are not allowed here.")
         text = unicodedata.normalize("NFC", value).strip()
@@ -90,7 +90,7 @@ def _sms_text(text: str) -> str:
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("This must be true or false.")  # noqa: TRY004 - a fault in the input, like its neighbours
+        raise ValueError("This must be true or false.")  # noqa: TRY004
     return value
 
 

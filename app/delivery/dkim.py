@@ -1,7 +1,7 @@
 """DKIM signatures (RFC 6376), for installations whose mail server doesn't sign.
 
-Written here because this runs for every mail: OpenSSL signs in half a millisecond, the usual library, in pure Python, takes
-ten. It checks the result in the tests. Both canonicalizations are `relaxed`, so that servers on the way may fold
+Written here because this runs for every mail: OpenSSL signs in half a millisecond, the usual library, in pure Python,
+takes ten. It checks the result in the tests. Both canonicalizations are `relaxed`, so that servers on the way may fold
 headers anew. RSA only: large mailbox providers don't verify Ed25519 (RFC 8463).
 """
 

@@ -45,16 +45,16 @@ _LOGO_BOX: Final = (240, 48)
 
 
 class Addressee(Protocol):
-    """The tenant of a preview."""
+    """What a preview needs of a tenant."""
 
     @property
-    def id(self) -> UUID: ...
+    def id(self) -> UUID: ...  # noqa: D102 - these four are as in the contract
     @property
-    def slug(self) -> str: ...
+    def slug(self) -> str: ...  # noqa: D102
     @property
-    def name(self) -> str: ...
+    def name(self) -> str: ...  # noqa: D102
     @property
-    def timezone(self) -> str: ...
+    def timezone(self) -> str: ...  # noqa: D102
 
 
 class _InliningLoader(FileSystemLoader):

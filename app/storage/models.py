@@ -433,6 +433,95 @@ class TenantBranding(Base):
     updated_at: Mapped[datetime]
 
 
+class Factor(Base):
+    """An authenticator app of a tenant, member or admin; `secret` is encrypted."""
+
+    __tablename__ = "factors"
+    __table_args__ = (
+        Index(
+            "uq_factors_confirmed",
+            "tenant_id",
+            "subject_kind",
+            "subject_id",
+            "kind",
+            unique=True,
+            postgresql_where=text("confirmed_at IS NOT NULL"),
+        ),
+        Index(
+            "uq_factors_pending",
+            "tenant_id",
+            "subject_kind",
+            "subject_id",
+            "kind",
+            unique=True,
+            postgresql_where=text("confirmed_at IS NULL"),
+        ),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_kind: Mapped[str]
+    subject_id: Mapped[UUID]
+    kind: Mapped[str] = mapped_column(server_default="totp")
+    secret: Mapped[bytes]
+    key_id: Mapped[str]
+    begun_by: Mapped[UUID]
+    created_at: Mapped[datetime]
+    confirmed_at: Mapped[datetime | None]
+    used_at: Mapped[datetime | None]
+    last_step: Mapped[int | None] = mapped_column(BigInteger)
+    guesses: Mapped[list[datetime]] = mapped_column(ARRAY(TIMESTAMP(timezone=True)), server_default=text("'{}'"))
+
+
+class BackupCode(Base):
+    """A code to keep on paper, good once; its hash is encrypted."""
+
+    __tablename__ = "backup_codes"
+    __table_args__ = (Index("ix_backup_codes_subject", "tenant_id", "subject_kind", "subject_id"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_kind: Mapped[str]
+    subject_id: Mapped[UUID]
+    code_hash: Mapped[bytes]
+    key_id: Mapped[str]
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class HalfSignIn(Base):
+    """A sign-in whose first factor is proven and whose second isn't: no session yet."""
+
+    __tablename__ = "half_sign_ins"
+    __table_args__ = (
+        Index(
+            "ix_half_sign_ins_subject",
+            "tenant_id",
+            "subject_kind",
+            "subject_id",
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+        Index("ix_half_sign_ins_expires", "expires_at"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    secret_hash: Mapped[bytes]
+    subject_kind: Mapped[str]
+    subject_id: Mapped[UUID]
+    next: Mapped[str]
+    kind: Mapped[str]
+    methods: Mapped[list[str]]
+    challenge_id: Mapped[UUID | None]
+    device_id: Mapped[UUID | None]
+    device_name: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default="5")
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
 class Worker(Base):
     """A worker process and when it last said it lives."""
 

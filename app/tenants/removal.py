@@ -24,6 +24,7 @@ _TABLES: Final = (
     "attack_modes",
     "devices",
     "sign_in_links",
+    "tenant_branding",
     "idempotency_keys",
     "channel_hours",
     "api_keys",

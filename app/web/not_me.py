@@ -1,5 +1,5 @@
-""" "It wasn't me": where the link in a mail leads. Looking changes nothing, because mail scanners follow links; a button
-makes the code useless. The same for everybody, signed in or not, and whether errors are disclosed or not.
+"""The page behind "it wasn't me" in a mail. Looking changes nothing, because mail scanners follow links; a button makes
+the code useless. The same for everybody, signed in or not, and whether errors are disclosed or not.
 """
 
 from typing import Final

@@ -39,7 +39,9 @@ def verified(mail: bytes) -> bool:
     return good
 
 
-def message(subject: str = "123456 ist Ihr Anmeldecode für Çelik & Söhne", text: str = "123456\n", **more: str) -> Message:
+def message(
+    subject: str = "123456 ist Ihr Anmeldecode für Çelik & Söhne", text: str = "123456\n", reply_to: str | None = None
+) -> Message:
     return Message(
         id="0123456789abcdef",
         channel="email",
@@ -49,7 +51,7 @@ def message(subject: str = "123456 ist Ihr Anmeldecode für Çelik & Söhne", te
         text=text,
         html="<p>123456</p>",
         date=DATE,
-        **more,
+        reply_to=reply_to,
     )
 
 
@@ -111,7 +113,9 @@ def test_what_is_changed_on_the_way_shows(old: bytes, new: bytes) -> None:
 def test_servers_may_fold_anew_and_add_their_lines() -> None:
     """What mail servers do on the way breaks nothing."""
     mail = signed(subject="a plain subject")
-    passed_on = b"Received: from a by b\r\n" + mail.replace(b"Subject: a plain", b"SUBJECT:  a\r\n\tplain") + b"\r\n\r\n"
+    passed_on = (
+        b"Received: from a by b\r\n" + mail.replace(b"Subject: a plain", b"SUBJECT:  a\r\n\tplain") + b"\r\n\r\n"
+    )
     assert verified(passed_on)
 
 

@@ -6,11 +6,13 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -288,3 +290,68 @@ async def test_wrong_credentials_say_so() -> None:
         with pytest.raises(PermanentFailure) as failure:
             await smtp.send(MESSAGE)
     assert failure.value.error_class == "credentials"
+
+
+@pytest.mark.parametrize("offered", ["PLAIN", "LOGIN"])
+async def test_each_way_to_sign_in(offered: str) -> None:
+    """Servers differ in what they offer; whichever it is, the account gets in."""
+    mail = MailServer()
+    loop = asyncio.get_running_loop()
+
+    def connect() -> SMTP:
+        protocol = SMTP(
+            mail,
+            hostname="mail.test",
+            loop=loop,
+            authenticator=mail.check_login,
+            auth_require_tls=False,
+            auth_exclude_mechanism={"PLAIN", "LOGIN"} - {offered},
+        )
+        mail.protocols.append(protocol)
+        return protocol
+
+    listening = await loop.create_server(connect, "127.0.0.1", 0)
+    mail.port = listening.sockets[0].getsockname()[1]
+    async with sending(mail, username="gate", password="open sesame") as smtp:
+        await smtp.send(MESSAGE)
+    assert (mail.logins, len(mail.mails)) == (["gate"], 1)
+    listening.close()
+    mail.hang_up()
+
+
+async def test_a_server_may_take_its_time_with_the_text(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks for spam and viruses first; who hangs up meanwhile gets a second copy delivered."""
+    answered = asyncio.Event()
+
+    async def late() -> None:
+        await server.asked("DATA")
+        await asyncio.sleep(0.6)  # longer than a step may take, and what is tested
+        answered.set()
+
+    usual = server.handle_DATA
+
+    async def handle(protocol: SMTP, session: Session, envelope: Envelope) -> str:
+        answer = await usual(protocol, session, envelope)
+        await answered.wait()
+        return answer
+
+    monkeypatch.setattr(server, "handle_DATA", handle)
+    async with sending(server, timeout=0.4) as smtp, asyncio.TaskGroup() as group:
+        group.create_task(late())
+        group.create_task(smtp.send(MESSAGE))
+    assert len(server.mails) == 1
+
+
+async def test_tenants_share_connections_but_not_names(server: MailServer) -> None:
+    """From has the tenant's name at our address, Reply-To the tenant's; the envelope stays ours."""
+    branded = replace(MESSAGE, sender_name="Çelik, Söhne", reply_to="help@acme.example")
+    async with sending(server) as smtp:
+        for message in (branded, MESSAGE, branded):
+            await smtp.send(message)
+
+    names = [mail.read["From"].addresses[0].display_name for mail in server.mails]
+    assert names == ["Çelik, Söhne", "Gatehouse", "Çelik, Söhne"]
+    assert [mail.read["Reply-To"] for mail in server.mails] == ["help@acme.example", None, "help@acme.example"]
+    assert {mail.sender for mail in server.mails} == {"codes@gatehouse.example"}
+    assert {str(mail.read["From"].addresses[0].addr_spec) for mail in server.mails} == {"codes@gatehouse.example"}
+    assert server.connections == 1

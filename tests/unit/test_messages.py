@@ -125,7 +125,11 @@ def test_it_was_not_me() -> None:
     assert mail.html
     assert link.findall(mail.text) == link.findall(mail.html) != []
     assert len(link.findall(mail.html)) == 1
-    for other in (render(NOTICE, None), render(replace(CODE, channel="sms")), render(replace(CODE, channel="whatsapp"))):
+    for other in (
+        render(NOTICE, None),
+        render(replace(CODE, channel="sms")),
+        render(replace(CODE, channel="whatsapp")),
+    ):
         assert "not-me" not in other.text + (other.html or "")
     assert "not-me" not in Renderer("https://login.acme.example").render(CODE, "012345", NOW).text
 

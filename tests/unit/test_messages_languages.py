@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader
 from app import resources
 from app.delivery.message import Message
 from app.delivery.outbox import Claimed
-from tests.unit.test_messages import CODE, NOTICE, NOW, RENDERER, render, visible, wire, read
+from tests.unit.test_messages import CODE, NOTICE, NOW, RENDERER, read, render, visible, wire
 
 LANGUAGES = RENDERER.languages
 TEST = replace(NOTICE, kind="test", payload=None)

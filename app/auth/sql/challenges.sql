@@ -91,7 +91,7 @@ CREATE OR REPLACE FUNCTION fn.write_audit(
 $$;
 
 -- Who a code is for, and whether it can be sent. Not found, suspended, unreachable: `problem` says why and the rest
--- is filled in all the same.
+-- is filled in all the same, `subject` too, unless nobody here is whom the caller named or had to name.
 CREATE OR REPLACE FUNCTION fn.resolve_recipient(
     p_slug text, p_stand_in uuid, p_email text, p_phone text, p_asked text, p_channels text[],
     OUT tenant uuid, OUT policy jsonb, OUT subject_kind text, OUT subject uuid, OUT channel text, OUT problem text
@@ -122,7 +122,10 @@ BEGIN
         v_email := CASE WHEN v_tenant.email = p_email THEN p_email END;
         v_phone := CASE WHEN v_tenant.phone_number = p_phone THEN p_phone END;
     END IF;
-    subject := coalesce(subject, p_stand_in);
+    IF v_named AND v_email IS NULL AND v_phone IS NULL
+       OR NOT v_named AND coalesce((policy ->> 'require_contact')::boolean, false) THEN
+        subject := NULL;
+    END IF;
 
     SELECT p.channel, p.problem INTO channel, problem
     FROM fn.pick_channel(p_asked, coalesce(v_tenant.otp_delivery_method, 'email'),
@@ -150,11 +153,12 @@ CREATE OR REPLACE FUNCTION fn.request_code(
     OUT asked_at timestamptz, OUT retry_at timestamptz
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    r        record;
-    v_spent  record;
-    v_key    bytea;
-    v_decoy  boolean;
-    v_device uuid;
+    r         record;
+    v_spent   record;
+    v_key     bytea;
+    v_decoy   boolean;
+    v_device  uuid;
+    v_subject uuid;
 BEGIN
     SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, p_asked, p_channels);
     IF p_disclose AND r.problem IS NOT NULL THEN
@@ -162,8 +166,11 @@ BEGIN
         RETURN;
     END IF;
     v_decoy := r.problem IS NOT NULL;
-    -- One quota per person, whichever way they name themselves; a stranger's is keyed by what they typed.
-    v_key := CASE WHEN v_decoy THEN p_recipient_key ELSE uuid_send(r.subject) END;
+    -- One quota per person, whichever way they name themselves and whichever channel they ask for: if a decoy had one
+    -- of its own, asking by a channel that isn't there would still be answered when the others are used up. Who isn't
+    -- here has one keyed by what was typed.
+    v_key := coalesce(uuid_send(r.subject), p_recipient_key);
+    v_subject := coalesce(r.subject, CASE r.subject_kind WHEN 'admin' THEN p_stand_in ELSE r.tenant END);
     IF p_device IS NOT NULL AND NOT v_decoy THEN
         SELECT d.id INTO v_device FROM devices d
         WHERE d.tenant_id = r.tenant AND d.id = p_device AND d.subject_id = r.subject
@@ -191,7 +198,7 @@ BEGIN
     INSERT INTO challenges (tenant_id, id, recipient_key, lane, device_id, subject_kind, subject_id, decoy, channel,
                             asked_channel, code_length, salt, digest, key_id, max_attempts, ip, user_agent, locale,
                             created_at, sent_at, resend_at, expires_at)
-    VALUES (r.tenant, p_challenge, v_key, coalesce(v_device::text, ''), v_device, r.subject_kind, r.subject, v_decoy,
+    VALUES (r.tenant, p_challenge, v_key, coalesce(v_device::text, ''), v_device, r.subject_kind, v_subject, v_decoy,
             r.channel, p_asked, code_length, p_salt,
             CASE WHEN v_decoy THEN p_digest_decoy WHEN code_length = 8 THEN p_digest_8 ELSE p_digest_6 END,
             p_key_id, least(p_attempts, (r.policy ->> 'max_attempts')::integer),
@@ -202,7 +209,7 @@ BEGIN
     VALUES (r.tenant, p_outbox, CASE WHEN v_decoy THEN 'decoy' ELSE 'code' END, p_challenge, 1, r.channel, asked_at,
             expires_at, asked_at, asked_at);
     PERFORM fn.write_audit(asked_at, r.tenant, CASE WHEN v_decoy THEN 'code.withheld' ELSE 'code.requested' END,
-        r.subject_kind, r.subject, p_challenge, p_client,
+        r.subject_kind, v_subject, p_challenge, p_client,
         jsonb_build_object('channel', r.channel, 'this_hour', v_spent.used, 'reason', r.problem,
                            'known_device', v_device IS NOT NULL));
     PERFORM fn.tally(asked_at, r.tenant, v_key, 1, 0, 0);
@@ -404,14 +411,16 @@ BEGIN
     PERFORM fn.tally(p_now, p_tenant, c.recipient_key, 0, 0, 1);
 END $$;
 
--- Uses the code up and begins the session, once: the row is taken by whoever ends it. `p_new_device` makes this
--- client known for the next time, unless it is already.
+-- Uses the code up and begins the session, or what comes before it (fn.begin_session), once: the row is taken by
+-- whoever ends it. `p_new_device` makes this client known for the next time, unless it is already.
 CREATE OR REPLACE FUNCTION fn.complete_sign_in(
     p_now timestamptz, p_tenant uuid, p_challenge uuid, p_generation integer, p_session uuid, p_kind text,
     p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_device_name text, p_client jsonb,
-    p_new_device uuid, p_device_ttl interval
+    p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_admins_must boolean
 ) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE c challenges;
+DECLARE
+    c         challenges;
+    v_outcome text;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     -- No lock: a suspension that commits meanwhile is seen by every check of the session that begins here.
@@ -426,23 +435,17 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 'code-expired';
     END IF;
-    IF NOT fn.begin_session(p_now, p_tenant, c.subject_kind, c.subject_id, p_challenge, p_session, p_kind, p_secret_hash,
-                            p_refresh_hash, p_ttl, ARRAY['otp:' || c.channel], p_device_name, p_client) THEN
+    v_outcome := fn.begin_session(p_now, p_tenant, c.subject_kind, c.subject_id, p_challenge, p_session, p_kind,
+                                  p_secret_hash, p_refresh_hash, p_ttl, ARRAY['otp:' || c.channel], p_device_name,
+                                  p_client, c.device_id, p_new_device, p_device_ttl, p_half_hash, p_admins_must);
+    IF v_outcome = 'refused' THEN
         RETURN 'code-expired';
-    END IF;
-    IF c.device_id IS NOT NULL THEN
-        UPDATE devices SET seen_at = p_now WHERE tenant_id = p_tenant AND id = c.device_id;
-    ELSIF p_new_device IS NOT NULL THEN
-        INSERT INTO devices (tenant_id, id, subject_kind, subject_id, name, ip, user_agent, created_at, seen_at,
-                             expires_at)
-        VALUES (p_tenant, p_new_device, c.subject_kind, c.subject_id, p_device_name, (p_client ->> 'ip')::inet,
-                p_client ->> 'user_agent', p_now, p_now, p_now + p_device_ttl);
     END IF;
     -- Failures in a row end here; the day's wrong guesses stay counted, or success would buy an attacker new ones.
     UPDATE quota SET failures = 0, strikes = 0
     WHERE tenant_id = p_tenant AND recipient_key = c.recipient_key AND lane = c.lane AND failures + strikes > 0;
     PERFORM fn.tally(p_now, p_tenant, c.recipient_key, 0, 1, 0);
-    RETURN 'signed-in';
+    RETURN v_outcome;
 END $$;
 
 CREATE OR REPLACE FUNCTION fn.challenge_status(

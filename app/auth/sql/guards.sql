@@ -132,14 +132,18 @@ BEGIN
             jsonb_build_object('link', p_link));
 END $$;
 
--- Uses a link up and begins the session, once. Answers as fn.count_attempt does, for the caller to make the sign-in.
+-- Uses a link up and begins the session, or what comes before it, once: an enrolled factor is demanded of whoever has
+-- a link too. Answers as fn.count_attempt does, for the caller to make the sign-in; `outcome` as fn.begin_session.
 CREATE OR REPLACE FUNCTION fn.use_sign_in_link(
     p_now timestamptz, p_tenant uuid, p_link uuid, p_secret_hash bytea, p_session uuid, p_kind text,
-    p_cookie_hash bytea, p_ttl integer, p_client jsonb, p_new_device uuid, p_device_ttl interval,
-    OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid, OUT subject_name text
+    p_cookie_hash bytea, p_ttl integer, p_client jsonb, p_new_device uuid, p_device_ttl interval, p_half_hash bytea,
+    p_admins_must boolean,
+    OUT outcome text, OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid,
+    OUT subject_name text
 ) LANGUAGE plpgsql AS $$
 DECLARE l sign_in_links;
 BEGIN
+    outcome := 'refused';
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     UPDATE sign_in_links SET used_at = p_now
     WHERE tenant_id = p_tenant AND id = p_link AND secret_hash = p_secret_hash AND used_at IS NULL
@@ -149,13 +153,12 @@ BEGIN
         RETURN;
     END IF;
     SELECT t.slug, t.name INTO slug, name FROM tenants t WHERE t.id = p_tenant AND t.status = 'active';
-    IF NOT FOUND OR NOT fn.begin_session(p_now, p_tenant, l.subject_kind, l.subject_id, NULL, p_session, p_kind,
-                                         p_cookie_hash, NULL, p_ttl, ARRAY['link'], NULL, p_client) THEN
+    IF NOT FOUND THEN
         RETURN;
     END IF;
-    INSERT INTO devices (tenant_id, id, subject_kind, subject_id, ip, user_agent, created_at, seen_at, expires_at)
-    VALUES (p_tenant, p_new_device, l.subject_kind, l.subject_id, (p_client ->> 'ip')::inet, p_client ->> 'user_agent',
-            p_now, p_now, p_now + p_device_ttl);
+    outcome := fn.begin_session(p_now, p_tenant, l.subject_kind, l.subject_id, NULL, p_session, p_kind, p_cookie_hash,
+                                NULL, p_ttl, ARRAY['link'], NULL, p_client, NULL, p_new_device, p_device_ttl,
+                                p_half_hash, p_admins_must);
     tenant := p_tenant;
     subject_kind := l.subject_kind;
     subject := l.subject_id;

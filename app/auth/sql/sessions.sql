@@ -5,8 +5,8 @@
 CREATE OR REPLACE FUNCTION fn.live_session(p_now timestamptz, p_tenant uuid, p_session uuid)
 RETURNS TABLE (
     kind text, subject_kind text, subject_id uuid, subject_name text, subject_role text, email text, phone_number text,
-    tenant_slug text, tenant_name text, methods text[], device_name text, secret_hash bytea,
-    authenticated_at timestamptz, created_at timestamptz, seen_at timestamptz, expires_at timestamptz
+    tenant_slug text, tenant_name text, methods text[], totp boolean, backup_codes bigint, device_name text,
+    secret_hash bytea, authenticated_at timestamptz, created_at timestamptz, seen_at timestamptz, expires_at timestamptz
 ) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
@@ -14,7 +14,11 @@ BEGIN
     SELECT s.kind, s.subject_kind, s.subject_id, coalesce(a.name, t.name), a.role,
            CASE s.subject_kind WHEN 'admin' THEN a.email ELSE t.email END,
            CASE s.subject_kind WHEN 'admin' THEN NULL ELSE t.phone_number END,
-           t.slug, t.name, s.methods, s.device_name, s.secret_hash,
+           t.slug, t.name, s.methods, fn.has_factor(p_tenant, s.subject_kind, s.subject_id),
+           (SELECT count(*) FROM backup_codes b
+             WHERE b.tenant_id = p_tenant AND b.subject_kind = s.subject_kind AND b.subject_id = s.subject_id
+               AND b.used_at IS NULL),
+           s.device_name, s.secret_hash,
            s.authenticated_at, s.created_at, s.seen_at, s.expires_at
     FROM sessions s
     JOIN tenants t ON t.id = s.tenant_id AND t.status = 'active'
@@ -24,11 +28,43 @@ BEGIN
       AND (s.subject_kind <> 'admin' OR a.id IS NOT NULL);
 END $$;
 
--- Begins a session and writes the event; false when an admin may not sign in any more. The caller has named the tenant.
+-- The one way from a proven first factor to a session; every sign-in goes through here, whatever proved it.
+--   signed-in     the session has begun
+--   totp, enrol   a second factor comes first (fn.next_step): a half sign-in waits for it under the session's id
+--   refused       an admin who may not sign in any more
+-- `p_device` is a known device's, `p_new_device` makes this client known for the next time. The caller has named the
+-- tenant.
 CREATE OR REPLACE FUNCTION fn.begin_session(
     p_now timestamptz, p_tenant uuid, p_subject_kind text, p_subject uuid, p_challenge uuid, p_session uuid,
     p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_methods text[], p_device_name text,
-    p_client jsonb
+    p_client jsonb, p_device uuid, p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_admins_must boolean
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE v_next text;
+BEGIN
+    PERFORM fn.lock_subject(p_subject, false);
+    v_next := fn.next_step(p_tenant, p_subject_kind, p_subject, p_admins_must);
+    IF v_next IS NULL THEN
+        RETURN CASE WHEN fn.start_session(p_now, p_tenant, p_subject_kind, p_subject, p_challenge, p_session, p_kind,
+                                          p_secret_hash, p_refresh_hash, p_ttl, p_methods, p_device_name, p_client,
+                                          p_device, p_new_device, p_device_ttl)
+                    THEN 'signed-in' ELSE 'refused' END;
+    END IF;
+    INSERT INTO half_sign_ins (tenant_id, id, secret_hash, subject_kind, subject_id, next, kind, methods, challenge_id,
+                               device_id, device_name, created_at, expires_at)
+    VALUES (p_tenant, p_session, p_half_hash, p_subject_kind, p_subject, v_next, p_kind, p_methods, p_challenge,
+            p_device, p_device_name, p_now,
+            -- Whoever has yet to install an app needs longer than whoever has one at hand.
+            p_now + CASE v_next WHEN 'enrol' THEN interval '15 minutes' ELSE interval '5 minutes' END);
+    PERFORM fn.write_audit(p_now, p_tenant, 'factor.asked', p_subject_kind, p_subject, p_challenge, p_client,
+                           jsonb_build_object('methods', p_methods, 'next', v_next));
+    RETURN v_next;
+END $$;
+
+-- Begins a session when nothing is left to prove, and writes the event; false when an admin may not sign in any more.
+CREATE OR REPLACE FUNCTION fn.start_session(
+    p_now timestamptz, p_tenant uuid, p_subject_kind text, p_subject uuid, p_challenge uuid, p_session uuid,
+    p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_methods text[], p_device_name text,
+    p_client jsonb, p_device uuid, p_new_device uuid, p_device_ttl interval
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF p_subject_kind = 'admin' THEN
@@ -44,6 +80,14 @@ BEGIN
             CASE WHEN p_refresh_hash IS NOT NULL THEN 1 END, p_refresh_hash, p_methods, p_device_name,
             (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_now, p_now, p_now,
             p_now + make_interval(secs => p_ttl));
+    IF p_device IS NOT NULL THEN
+        UPDATE devices SET seen_at = p_now WHERE tenant_id = p_tenant AND id = p_device;
+    ELSE
+        INSERT INTO devices (tenant_id, id, subject_kind, subject_id, name, ip, user_agent, created_at, seen_at,
+                             expires_at)
+        VALUES (p_tenant, p_new_device, p_subject_kind, p_subject, p_device_name, (p_client ->> 'ip')::inet,
+                p_client ->> 'user_agent', p_now, p_now, p_now + p_device_ttl);
+    END IF;
     INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, challenge_id,
                               source, ip, user_agent, request_id, data)
     VALUES (p_tenant, p_now, 'session.started', p_subject_kind, p_subject, p_subject_kind, p_subject, p_challenge,

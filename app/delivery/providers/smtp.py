@@ -113,9 +113,9 @@ class Smtp:
     async def send(self, message: Message) -> Receipt:
         """Hands one mail to the server; the receipt has its answer, where the queue id usually stands.
 
-        Each step (waiting for a connection, connecting, greeting, STARTTLS, signing in, sender, recipient) has a timeout
-        of its own; the answer to the text has three times as long, because servers look for spam and viruses first
-        and whoever hangs up on them gets a second copy sent (RFC 5321, 4.5.3.2.6). When it doesn't come, the failure is
+        Each step (waiting for a connection, connecting, greeting, STARTTLS, signing in, sender, recipient) has the
+        timeout to itself. The answer to the text has three times as long: servers look for spam and viruses first, and
+        who hangs up on them sends a second copy (RFC 5321, 4.5.3.2.6). When it doesn't come, the failure is
         `unanswered`: the server may have taken the mail.
         """
         to = mime.recipient(message.to)
