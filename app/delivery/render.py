@@ -31,7 +31,7 @@ _WORDS: Final = "words/"
 _DEFAULT: Final = "en"
 # The parts of a message that the layouts of an email set.
 _PARTS: Final = ("preheader", "heading", "lead", "note", "origin", "closing")
-_NOTICES: Final = frozenset({"contact_changed"})
+_NOTICES: Final = frozenset({"contact_changed", "factor_changed"})
 
 # A name cut shorter than this says nothing; rather a second segment.
 _SHORTEST_NAME: Final = 8

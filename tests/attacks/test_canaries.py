@@ -169,7 +169,6 @@ async def installation(settings: Settings, stores: StoresOfTests, tmp_path: Path
             "SMTP_PORT": str(mail.port),
             "LOG_LEVEL": "DEBUG",
             "LOG_FORMAT": "json",
-            "PUBLIC_URL": "http://localhost:8000",
         }
         async with (
             running(WORKER, tmp_path / "worker.log", environment(settings, **talkative)),
@@ -226,7 +225,9 @@ async def sign_in_by_api(place: Installation, post: Post, slug: str, contact: st
             await client.get(f"/api/v1/auth/{path}", headers=access, params={"access_token": tokens["access_token"]})
         again = (await client.post("/api/v1/auth/refresh", json={"refresh_token": tokens["refresh_token"]})).json()
         for kept in (tokens, again):
-            canaries.tokens |= {kept[name] for name in ("access_token", "refresh_token", "device_token") if name in kept}
+            canaries.tokens |= {
+                kept[name] for name in ("access_token", "refresh_token", "device_token") if name in kept
+            }
         await client.post(f"{otp}/request", json={}, headers=access)
         canaries.codes.add(await post.code_for(contact))
         await client.post("/api/v1/auth/refresh", json={"refresh_token": again["refresh_token"] + "x"})

@@ -42,6 +42,9 @@ def test_every_message_renders(language: str, channel: str) -> None:
     gone = {**phone, "before": "+44*****0123", "after": None}
     shapes = [(CODE, "012345"), (NOTICE, None), (TEST, None)]
     shapes += [(replace(NOTICE, payload=payload), None) for payload in (phone, gone)]
+    changes = ("enrolled", "removed", "reset", "backup_codes", "backup_code_used")
+    factors = [{"template": "factor_changed", "change": change} for change in changes]
+    shapes += [(replace(NOTICE, payload=payload), None) for payload in factors]
     shapes += [(replace(CODE, user_agent=agent, ip=None), "012345") for agent in (None, "iPhone", "Firefox")]
     for claimed, code in shapes:
         message = in_language(replace(claimed, channel=channel), language, code)
