@@ -14,10 +14,11 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psutil
@@ -48,10 +49,20 @@ WEB = "from app.settings import load; from app.cli.web import serve; serve(load(
 
 
 @pytest.fixture(autouse=True)
-async def _empty(db: Database) -> None:
-    """Only this test's messages are due."""
+async def _empty(db: Database) -> AsyncIterator[None]:
+    """Only this test's messages are due, and many codes that nobody enters are no attack here: it is always so."""
+    tables = ("outbox", "workers", "challenges", "quota", "activity", "attack_modes")
+    clear = "; ".join(f"DELETE FROM {table}" for table in tables)
     async with db.every_tenant() as connection:
-        await connection.execute("DELETE FROM outbox; DELETE FROM workers; DELETE FROM challenges; DELETE FROM quota")
+        await connection.execute(clear)
+        await connection.execute(
+            "INSERT INTO activity (tenant_id, slot, shard, requested) VALUES ($1, $2, 0, 1000000000)",
+            UUID(int=0),
+            now() - timedelta(days=1),
+        )
+    yield
+    async with db.every_tenant() as connection:
+        await connection.execute(clear)
 
 
 @pytest.fixture
