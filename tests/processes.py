@@ -76,7 +76,7 @@ async def web_process(settings: Settings, log: Path, *, program: str = WEB, **ch
     async with running(program, log, environment(settings, PORT=str(port), **changes)) as process:
         async with httpx.AsyncClient() as client, asyncio.timeout(_LONGEST_START):
             while True:
-                assert process.returncode is None, log.read_text()
+                assert process.returncode is None, f"it ended: see {log}"
                 try:
                     await client.get(f"{url}/health")
                     break

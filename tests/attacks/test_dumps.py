@@ -27,7 +27,7 @@ KEYLESS: Final[dict[str, Callable[[bytes, bytes], bytes]]] = {
     "SHA-256(salt, code)": lambda salt, code: hashlib.sha256(salt + code).digest(),
     "SHA-256(code, salt)": lambda salt, code: hashlib.sha256(code + salt).digest(),
     "HMAC(salt, code)": lambda salt, code: hmac.digest(salt, code, "sha256"),
-    "SHA-256(code)": lambda salt, code: hashlib.sha256(code).digest(),
+    "SHA-256(code)": lambda _, code: hashlib.sha256(code).digest(),
 }
 
 

@@ -12,7 +12,7 @@ from psutil import Process
 
 from app.settings import Settings
 from app.web.protocol import HEAD_LIMIT
-from tests.processes import environment, free_port, running, web_process, WEB
+from tests.processes import WEB, environment, free_port, running, web_process
 
 _PATH: Final = b"/api/v1/tenants/acme/otp/request"
 _JSON: Final = b"Content-Type: application/json\r\n"

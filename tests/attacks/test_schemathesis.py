@@ -70,12 +70,14 @@ def target_of(settings: Settings, clock: Clock) -> Iterator[Target]:
             runner.run(stack.aclose())
 
 
-def send(target: Target, case: schemathesis.Case, caller: str) -> httpx.Response:
+def send(target: Target, case: "schemathesis.Case[Any]", caller: str) -> httpx.Response:
     """The call as schemathesis would have it, by our own client."""
     options = case.as_transport_kwargs(base_url=BASE_URL)
     headers = {str(name): str(value) for name, value in dict(options.pop("headers", None) or {}).items()}
     # Not to be chosen by chance: who calls, and the length, which the client counts.
-    headers = {name: value for name, value in headers.items() if name.lower() not in {"authorization", "content-length"}}
+    headers = {
+        name: value for name, value in headers.items() if name.lower() not in {"authorization", "content-length"}
+    }
     body = {
         key: options[key]
         for key in ("json", "data", "files", "content")
@@ -87,7 +89,10 @@ def send(target: Target, case: schemathesis.Case, caller: str) -> httpx.Response
         options["method"],
         options["url"],
         params=options.get("params") or None,
-        headers={name.encode(): value.encode("utf-8", "replace") for name, value in (headers | target.callers[caller]).items()},
+        headers={
+            name.encode(): value.encode("utf-8", "replace")
+            for name, value in (headers | target.callers[caller]).items()
+        },
         cookies=options.get("cookies"),
         **body,
     )
@@ -125,7 +130,7 @@ def test_no_call_makes_the_server_stumble(settings: Settings, clock: Clock, exam
                 ),
                 caller=st.sampled_from(sorted(target.callers)),
             )
-            def judge(case: schemathesis.Case, caller: str) -> None:
+            def judge(case: "schemathesis.Case[Any]", caller: str) -> None:
                 try:
                     answer = send(target, case, caller)
                 except httpx.InvalidURL:

@@ -2,17 +2,15 @@
 
 import asyncio
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import quantiles
 from typing import Final
 
 import httpx
-import pytest
 
 from app.settings import Settings
-from app.web.protocol import PATIENCE_SECONDS
 from tests.processes import web_process
 
 _SLOW: Final = 500
@@ -73,26 +71,12 @@ async def honest(url: str) -> list[float]:
     return took
 
 
-async def cut_off(reader: asyncio.StreamReader) -> bool:
-    """Whether the other side has ended the connection, without an answer or with one."""
-    try:
-        await reader.read()
-    except ConnectionResetError:
-        return True
-    return True
-
-
-@pytest.mark.timeout(90)
 async def test_500_slow_sockets_hold_nobody_up(settings: Settings, tmp_path: Path) -> None:
-    """Honest p99 stays under 500 ms, on connections old and new, and every slow one is cut off in the end."""
+    """Honest p99 stays under 500 ms meanwhile. That each slow one is cut off is shown in contracts/test_web_process."""
     async with web_process(settings, tmp_path / "web.log", LOG_LEVEL="WARNING") as url:
-        port = int(url.rpartition(":")[2])
-        async with slow_sockets(port, _SLOW) as readers:
-            began = time.monotonic()
+        async with slow_sockets(int(url.rpartition(":")[2]), _SLOW) as readers:
             took = await honest(url)
-            p99 = quantiles(took, n=100)[98]
-            assert p99 < _P99, f"p99 {p99 * 1000:.0f} ms"
-            async with asyncio.timeout(4 * PATIENCE_SECONDS):
-                assert all(await asyncio.gather(*map(cut_off, readers)))
-            assert time.monotonic() - began >= PATIENCE_SECONDS / 2, "they were not slow, they were refused"
-        assert len(await honest(url)) == _HONEST
+            held = sum(not reader.at_eof() for reader in readers)
+        p99 = quantiles(took, n=100)[98]
+        assert held > _SLOW * 0.9, "they were not slow, they were refused"
+        assert p99 < _P99, f"p99 {p99 * 1000:.0f} ms"
