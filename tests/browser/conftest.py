@@ -137,7 +137,6 @@ async def site(settings: Settings, changes: dict[str, Any]) -> AsyncIterator[Sit
             smtp_port=mail.port,
             otp_resend_cooldown_seconds=0,
             otp_hourly_limit=10,
-            otp_ip_hourly_limit=1000,
             **changes,
         )
         async with _worker(running):
