@@ -13,7 +13,7 @@ _SOMEBODY_CAME: Final = frozenset({"session.started", "code.wrong", "tenant.chan
 # One unused code is somebody who changed their mind.
 _SUSPICIOUS: Final = 2
 # These lie with the contact; whatever else goes wrong, a new contact won't help.
-_BAD_CONTACT: Final = frozenset({"recipient", "address", "contact-missing"})
+_BAD_CONTACT: Final = frozenset({"recipient", "address", "contact-missing", "opted-out"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,14 @@ _FAILURES: Final = {
     "protocol": "the provider asked us to come back later",
     "tls": "the connection to the provider isn't safe",
     "unsupported": "the provider doesn't offer what we insist on",
+    "opted-out": "the recipient wants no messages",
+    "unroutable": "the provider has no way to this number",
+    "template": "the registered template was refused",
+    "account": "our account at the provider is blocked or out of credit",
+    "throttled": "the provider takes no more for now",
+    "unavailable": "the provider is out of order",
+    "country": "messages don't go to this country",
+    "limit": "a limit on messages that cost money was reached",
     "no-provider": "no provider is switched on for it",
     "address": "this is no address that mail can go to",
     "contact-missing": "there is nowhere to send it",
@@ -264,6 +272,8 @@ def _delivery(happening: Happening) -> Line:
             return "sent", f"{message}: accepted by {taker}" if message else f"Accepted by {taker}", notes
         case "delivered":
             return "delivered", f"{message} delivered" if message else "Delivered", notes
+        case "queued" if happening.error_class == "fallback":
+            return "queued", f"Now tried {BY.get(happening.channel or '', 'another way')}", notes
         case "queued":
             return "queued", f"{_lead(message, 'Not through yet')}: {why}. We try again", notes
         case "failed":

@@ -228,6 +228,18 @@ async def test_an_attack_on_the_whole_fleet(desk: Desk) -> None:
     assert await count(desk.db, trail) == before + 1
 
 
+async def test_a_crowd_at_the_door_is_no_attack(desk: Desk) -> None:
+    """300 people who ask in the same minute keep their codes; 300 codes that nobody ever enters are an attack."""
+    tenant, realm = await tenant_for(desk)
+    for n in range(300):
+        await desk.challenges.request(realm, OWNER, identifier=f"person{n}@example.com")
+    for _ in range(9):
+        assert tenant.id not in await desk.assess()
+        desk.clock.forward(minutes=1)
+    desk.clock.forward(minutes=12)
+    assert tenant.id in await desk.assess()
+
+
 async def test_usual_traffic_is_no_attack(desk: Desk) -> None:
     """A tenant that always has 200 unverified requests an hour is not under attack at 300, but is at 1,001."""
     tenant, _ = await tenant_for(desk)
@@ -238,7 +250,7 @@ async def test_usual_traffic_is_no_attack(desk: Desk) -> None:
                 tenant.id,
                 (desk.clock() - timedelta(hours=hours + 1)).replace(minute=0, second=0),
             )
-        slot = desk.clock().replace(minute=20, second=0)
+        slot = desk.clock().replace(minute=0, second=0)
         await connection.execute(
             "INSERT INTO activity (tenant_id, slot, shard, requested) VALUES ($1, $2, 0, 300)", tenant.id, slot
         )

@@ -30,8 +30,9 @@ BEGIN
 END $$;
 
 -- Run by the worker every few seconds. A tenant, or the fleet, is under attack when the last hour's wrong guesses or
--- never-verified requests exceed max(100, 5 x its usual hour of the last 14 days). Entering attack mode voids unknown
--- clients' open six-digit challenges. Answers with the newcomers.
+-- never-verified requests exceed max(100, 5 x its usual hour of the last 14 days). A request is never-verified once its
+-- code has expired: hundreds of people who ask in the same minute and are still typing are no attack. Entering attack
+-- mode voids unknown clients' open six-digit challenges. Answers with the newcomers.
 CREATE OR REPLACE FUNCTION fn.assess_attacks(p_now timestamptz) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
 DECLARE
     v_fleet  CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
@@ -50,19 +51,25 @@ BEGIN
 
     FOR v_tenant IN
         WITH busy AS (
-            SELECT a.tenant_id, sum(a.wrong) AS wrong, sum(a.requested) - sum(a.verified) AS unverified
+            SELECT a.tenant_id,
+                   sum(a.wrong) FILTER (WHERE a.slot > p_now - interval '1 hour') AS wrong,
+                   -- Slots that ended before any code still in force was asked for; their codes may have been
+                   -- entered up to now.
+                   sum(a.requested) FILTER (WHERE a.slot <= p_now - interval '20 minutes') - sum(a.verified)
+                       AS unverified
             FROM activity a
-            WHERE a.slot > p_now - interval '1 hour' AND a.slot <= p_now
+            WHERE a.slot > p_now - interval '80 minutes' AND a.slot <= p_now
             GROUP BY a.tenant_id
-            HAVING sum(a.wrong) > 100 OR sum(a.requested) - sum(a.verified) > 100
+        ), suspects AS (
+            SELECT * FROM busy WHERE wrong > 100 OR unverified > 100
         )
-        SELECT b.tenant_id FROM busy b
+        SELECT b.tenant_id FROM suspects b
         CROSS JOIN LATERAL (
             SELECT coalesce(sum(a.wrong), 0) / 336 AS wrong,
                    coalesce(sum(a.requested) - sum(a.verified), 0) / 336 AS unverified
             FROM activity a
             WHERE a.tenant_id = b.tenant_id AND a.slot > p_now - interval '14 days'
-              AND a.slot <= p_now - interval '1 hour'
+              AND a.slot <= p_now - interval '80 minutes'
         ) AS usual
         WHERE b.wrong > greatest(100, 5 * usual.wrong) OR b.unverified > greatest(100, 5 * usual.unverified)
     LOOP
