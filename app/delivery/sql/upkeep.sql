@@ -31,6 +31,7 @@ END $$;
 -- there are more. A row that changed while it was looked at stays for the next time (its ctid is another one).
 --   challenges  45 minutes past their expiry, real ones and decoys alike: gone within the hour they were asked in
 --   quota       every send is outside the rolling hour
+--   claims      past their expiry: who never proved an address was never a member
 --   refusals    30 days        outbox  settled, 1 day        sessions  30 days past their expiry
 CREATE OR REPLACE FUNCTION fn.cleanup(p_now timestamptz, p_limit integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
@@ -48,6 +49,12 @@ BEGIN
     DELETE FROM quota WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM quota q WHERE q.seen_at < p_now - interval '1 hour'
         ORDER BY q.seen_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    v_most := greatest(v_most, v_count);
+
+    DELETE FROM claims WHERE ctid = ANY (ARRAY(
+        SELECT k.ctid FROM claims k WHERE k.expires_at < p_now
+        ORDER BY k.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     v_most := greatest(v_most, v_count);
 
