@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run install test test-long check bench demo format lock
+.PHONY: help run install tools test test-long check bench demo format lock
 help:
 	@echo "make run        start everything: embedded stores, migrations, web, worker"
 	@echo "make test       the whole test suite"
@@ -40,9 +40,15 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-test: $(VENV)/.dev
+# What tests need beside Python: a browser, and SpamAssassin as a judge of our mail. Where no package manager is
+# to be asked, they have to be there already.
+tools:
+	@command -v chromium >/dev/null && command -v spamassassin >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium spamassassin; } >/dev/null 2>&1 || \
+	  echo "Chromium or SpamAssassin is missing and could not be installed."
+test: $(VENV)/.dev tools
 	$(BIN)/pytest -n auto -m "not long"
-test-long: $(VENV)/.dev
+test-long: $(VENV)/.dev tools
 	$(BIN)/pytest -m long --timeout 3600
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench

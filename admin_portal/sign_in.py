@@ -10,21 +10,19 @@ from litestar import get, post
 from litestar.datastructures import Cookie
 from litestar.params import FromPath
 
+from admin_portal import factors
 from admin_portal.desk import desk
 from admin_portal.guards import ANYONE, HOME, SIGN_IN, own_path
 from admin_portal.views import FORM, in_words
 from app.auth.challenges import Issued, Realm
-from app.auth.devices import LIFETIME as DEVICE_LIFETIME
-from app.auth.sessions import SignIn
 from app.errors import CodeExpired, GatehouseError, InvalidCode, InvalidRequest, RateLimited, TooManyAttempts
 from app.tenants.rules import normalise_email
 from app.web.browser import ADMIN, Answer, jar_of, redirect, visitor
 from app.web.problems import refuse
 from app.web.services import AnyRequest, services
-from app.web.texts import choose_language
+from app.web.texts import UNDETERMINED, choose_language
 
 _CHALLENGE: Final = "admin_challenge"
-_DEVICE: Final = "admin_device"
 _PENDING: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9]{10})\.([0-9]{10})")
 # The cookie outlives its code, so that the page can say that the code has expired.
 _KEPT_AFTER_EXPIRY: Final = 3600
@@ -85,8 +83,8 @@ async def send_code(request: AnyRequest) -> Answer:
             Realm.admins(),
             visitor(request),
             identifier=normalise_email(form.get("email", ""), "/email"),
-            locale=choose_language(request.headers.get("accept-language")),
-            device_token=jar_of(request).read(request, _DEVICE),
+            locale=choose_language(request.headers.get("accept-language")) or UNDETERMINED,
+            device_token=jar_of(request).read(request, factors.DEVICE),
         )
     except (InvalidRequest, RateLimited) as refusal:
         return await _email_page(request, form, wanted, refusal)
@@ -105,20 +103,20 @@ async def ask_code(request: AnyRequest) -> Answer:
 
 @post("/sign-in/code", opt=ANYONE)
 async def check_code(request: AnyRequest) -> Answer:
-    """Signs in with the code."""
-    form = await ADMIN.form(request, "code", "factor", "next")
+    """Signs in with the code, or leads to the second step."""
+    form = await ADMIN.form(request, "code", "next")
     wanted = own_path(form.get("next"))
     pending = Pending.read(request)
     if pending is None:
         return redirect(SIGN_IN)
     typed = form.get("code", "")
     try:
-        entered = await services(request).challenges.verify(
+        outcome = await services(request).challenges.verify(
             Realm.admins(), pending.challenge_id, typed, visitor(request), kind="browser"
         )
     except (InvalidRequest, InvalidCode, CodeExpired, TooManyAttempts) as refusal:
         return await _code_page(request, pending, wanted, refusal, typed)
-    return await _enter(request, entered, wanted)
+    return await factors.arrive(request, outcome, wanted, jar_of(request).drop(_CHALLENGE, same_site="strict"))
 
 
 @post("/sign-in/resend", opt=ANYONE)
@@ -149,7 +147,8 @@ async def use_link(request: AnyRequest, token: FromPath[str]) -> Answer:
     """Signs in with the link."""
     await ADMIN.form(request)
     try:
-        return await _enter(request, await desk(request).links.use(token, visitor(request)), HOME)
+        outcome = await desk(request).links.use(token, visitor(request))
+        return await factors.arrive(request, outcome, HOME)
     except CodeExpired as refusal:
         said = refuse(refusal, services(request).settings)
         errors = {FORM: said.detail}
@@ -164,15 +163,6 @@ async def sign_out(request: AnyRequest) -> Answer:
 
 
 HANDLERS: Final = (ask_email, send_code, ask_code, check_code, resend, show_link, use_link, sign_out)
-
-
-async def _enter(request: AnyRequest, entered: SignIn, wanted: str) -> Answer:
-    jar = jar_of(request)
-    cookies = [jar.drop(_CHALLENGE, same_site="strict")]
-    if entered.device_token:
-        seconds = int(DEVICE_LIFETIME.total_seconds())
-        cookies.append(jar.make(_DEVICE, entered.device_token, seconds=seconds, same_site="strict"))
-    return await ADMIN.enter(request, entered, wanted, cookies)
 
 
 def _code_address(wanted: str) -> str:

@@ -66,8 +66,10 @@ class Choice:
 async def tenant_list(request: AnyRequest) -> Answer:
     """GET /admin/tenants?q=&status=&method=&contact=&sort=&cursor=."""
     own, now, choice = desk(request), services(request).clock(), Choice.of(request)
+    masked = not signed_in(request).may_edit
     filters = Filters(
         search=choice.q,
+        contacts=not masked,
         status=choice.status or None,
         method=choice.method or None,
         contact_missing=True if choice.contact == "missing" else None,
@@ -76,7 +78,6 @@ async def tenant_list(request: AnyRequest) -> Answer:
     total = await own.tenants.count(filters, at_most=_COUNT_AT_MOST)
     ids = [tenant.id for tenant in page.tenants]
     failing = {tenant.id for tenant in await own.overview.failing(now, ids)} if ids else set()
-    masked = not signed_in(request).may_edit
     return await show(
         request,
         "admin/tenants.html",

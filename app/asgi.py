@@ -15,6 +15,7 @@ from app import resources
 from app.settings import Settings
 from app.web import health, logos, not_me
 from app.web.assets import Assets
+from app.web.callbacks import callback_routes
 from app.web.docs import openapi_config
 from app.web.edge import Edge
 from app.web.metrics import Metrics
@@ -42,6 +43,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
             not_me.route,
             admin_pages.routes(),
             admin_api.routes(),
+            callback_routes(settings, services),
             health.router,
             metrics.route(settings),
             problem_pages(pages),

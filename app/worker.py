@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -16,13 +16,17 @@ import structlog
 import uvloop
 
 from app import logs
+from app.audit.sealing import seal_once
 from app.auth import codes
+from app.delivery.branding import Brandings
+from app.delivery.callbacks import reporting
 from app.delivery.dispatcher import Dispatcher
 from app.delivery.message import Message
 from app.delivery.outage import Outage
 from app.delivery.outbox import Claimed, Outbox
 from app.delivery.providers import providers_for
 from app.delivery.render import Renderer
+from app.delivery.safety import Safety
 from app.errors import ConfigurationError, Unavailable
 from app.keys import KeyRing
 from app.settings import Settings
@@ -33,9 +37,15 @@ _HEARTBEAT: Final = "SELECT fn.heartbeat($1, $2)"
 _CONNECTIONS: Final = 8
 _HEARTBEAT_SECONDS: Final = 5.0
 _UPKEEP_SECONDS: Final = 30.0
+_FOLLOW_UP_SECONDS: Final = 1.0
+_SEAL_SECONDS: Final = 5.0
+_ASSESS_SECONDS: Final = 10.0
+_ASSESS_SMS_SECONDS: Final = 60.0
 _UPKEEP_BATCH: Final = 1000
 # Two processes' clocks differ, and a statement takes its time: the next look begins a little before the last one.
 _OVERLAP: Final = timedelta(minutes=1)
+_ASSESS_ATTACKS: Final = "SELECT * FROM fn.assess_attacks($1) AS tenant_id"
+_FLEET: Final = UUID(int=0)
 _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -62,16 +72,34 @@ async def run(settings: Settings) -> None:
     database = Database(settings.database_url, size=_CONNECTIONS, application="gatehouse-worker")
     accelerator = Accelerator(settings.redis_url)
     outage = Outage("PostgreSQL")
+    outbox = Outbox(database, name, settings.providers)
+    safety = Safety(database, ring, settings)
     dispatcher = Dispatcher(
-        Outbox(database, name),
+        outbox,
         accelerator,
         providers,
-        Renderer(settings.public_url),
+        Renderer(settings.public_url, ring=ring, brandings=Brandings(database)),
         clock=_now,
         derive=lambda claimed: derive(ring, claimed),
         reveal=_reveal(settings) if settings.environment == "development" else None,
+        safety=safety,
+        reporting=reporting(settings),
+        fallback_after=timedelta(seconds=settings.fallback_after_seconds),
         database_outage=outage,
     )
+
+    async def follow_up() -> None:
+        if await outbox.follow_up(_now()):
+            dispatcher.wake()
+
+    chores = [
+        (_HEARTBEAT_SECONDS, lambda: database.run(_HEARTBEAT, _now(), name)),
+        (_FOLLOW_UP_SECONDS, follow_up),
+        (_SEAL_SECONDS, lambda: seal_once(database, ring, _now())),
+        (_ASSESS_SECONDS, lambda: assess_attacks(database, _now())),
+        (_ASSESS_SMS_SECONDS, lambda: safety.assess(_now())),
+        (_UPKEEP_SECONDS, Upkeep(database).once),
+    ]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, dispatcher.stop)
@@ -80,15 +108,12 @@ async def run(settings: Settings) -> None:
         await _require_schema(database, name)
         log.info("Worker started", worker=name)
         async with asyncio.TaskGroup() as group:
-            chores = [
-                group.create_task(_beat(database, outage, name)),
-                group.create_task(_keep_up(database, outage)),
-            ]
+            tasks = [group.create_task(_regularly(seconds, chore, outage)) for seconds, chore in chores]
             try:
                 await dispatcher.run()
             finally:
-                for chore in chores:
-                    chore.cancel()
+                for task in tasks:
+                    task.cancel()
         with suppress(Unavailable):
             await database.run("SELECT fn.goodbye($1)", name)
     finally:
@@ -139,32 +164,47 @@ async def _require_schema(database: Database, name: str) -> None:
         return
 
 
-async def _beat(database: Database, outage: Outage, name: str) -> None:
+async def assess_attacks(database: Database, now: datetime) -> None:
+    """Looks whether somebody guesses codes, and warns of each tenant (or the fleet) that comes under attack."""
+    log = structlog.get_logger()
+    for row in await database.rows(_ASSESS_ATTACKS, now):
+        log.warning(
+            "Somebody guesses codes: unknown clients get eight digits",
+            tenant_id=row["tenant_id"],
+            detail="the whole installation" if row["tenant_id"] == _FLEET else "one tenant",
+        )
+
+
+class Upkeep:
+    """Clears away, beginning where the last time ended; makes the months ahead once a day."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._since = _LONG_AGO
+        self._partitions: date | None = None
+
+    async def once(self) -> None:
+        """Raises `Unavailable`; the next time does what was left."""
+        now = _now()
+        if self._partitions != now.date():
+            await self._database.run("SELECT fn.ensure_partitions($1)", now)
+            self._partitions = now.date()
+        await tidy(self._database, since=self._since, now=now)
+        self._since = now - _OVERLAP
+
+
+async def _regularly(seconds: float, chore: Callable[[], Awaitable[object]], outage: Outage) -> None:
+    """Does a chore again and again; while PostgreSQL is away it is tried on."""
     while True:
         try:
-            await database.run(_HEARTBEAT, _now(), name)
+            await chore()
             outage.over()
         except Unavailable:
             await outage.pause()
-        else:
-            await asyncio.sleep(_HEARTBEAT_SECONDS)
-
-
-async def _keep_up(database: Database, outage: Outage) -> None:
-    since = _LONG_AGO
-    partitions: date | None = None
-    while True:
-        now = _now()
-        try:
-            if partitions != now.date():
-                await database.run("SELECT fn.ensure_partitions($1)", now)
-                partitions = now.date()
-            await tidy(database, since=since, now=now)
-            since = now - _OVERLAP
-        except Unavailable:
-            await outage.pause()
-        else:
-            await asyncio.sleep(_UPKEEP_SECONDS)
+            continue
+        except Exception:  # noqa: BLE001 - a chore that stumbles must not keep codes from being sent
+            structlog.get_logger().exception("A chore of the worker failed")
+        await asyncio.sleep(seconds)
 
 
 def _reveal(settings: Settings) -> Callable[[Message], None]:

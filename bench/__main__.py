@@ -1,6 +1,7 @@
 """`make bench`, or `python -m bench`: measures, prints the report, writes it to bench/results/latest.md."""
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,8 +31,8 @@ def main() -> int:
     if asked.quick:
         options = Options(1, 1.0, options.tenants, _LEVELS, _RATE)
     if asked.smoke:
-        options = Options(1, 0.1, 8, (1, 4), 50.0, unsafe_for_tests=True)
-    series = Series()
+        options = Options(1, 0.1, 4, (2,), 50.0, unsafe_for_tests=True)
+    series, (busy, _, _) = Series(), os.getloadavg()
     try:
         with stack(tenants=options.tenants, unsafe_for_tests=options.unsafe_for_tests) as running:
             warm_up(running, options)
@@ -41,7 +42,7 @@ def main() -> int:
     except ProcessFailed as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 1
-    text = report(series, options, datetime.now(UTC))
+    text = report(series, options, datetime.now(UTC), busy)
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(text, encoding="utf-8")
     print(text)

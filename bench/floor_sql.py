@@ -122,7 +122,7 @@ class Floor:
             await self._all_settled.wait()
             for helper in helpers:
                 helper.cancel()
-        report(count, seconds, spent, {})
+        report(count, 0, seconds, spent, {})
 
     async def _login(self, slug: str) -> None:
         script, challenge = self._script, uuid4()

@@ -9,7 +9,11 @@ _LENGTH: Final = b"\r\ncontent-length:"
 
 
 class Unexpected(Exception):
-    """The server answered something else, or nothing. A benchmark with errors in it measures nothing."""
+    """The server answered something else, or nothing."""
+
+
+class Refused(Exception):
+    """503: a store did not answer in time."""
 
 
 class Connection(asyncio.Protocol):
@@ -48,7 +52,7 @@ class Connection(asyncio.Protocol):
             self._answer.set_result((int(head[9:12]), body))
 
     async def post(self, path: str, body: bytes, headers: str = "") -> bytes:
-        """The body of a 2xx answer. `headers` are whole lines. Raises `Unexpected` for any other, TimeoutError."""
+        """The body of a 2xx answer. `headers` are whole lines. Raises `Refused`, `Unexpected`, TimeoutError."""
         if self._transport is None:
             raise Unexpected("The server has closed the connection.")
         self._answer = asyncio.get_running_loop().create_future()
@@ -60,6 +64,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(head.encode() + body)
         async with asyncio.timeout(_PATIENCE_SECONDS):
             status, answer = await self._answer
+        if status == 503:
+            raise Refused
         if not 200 <= status < 300:
             raise Unexpected(f"{path}: {status} {answer[:300]!r}")
         return answer

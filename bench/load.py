@@ -1,20 +1,20 @@
 """The load client, a process of its own: `python -m bench.load PLAN` signs in as tenants do.
 
-A login is: ask for a code, wait until it is in the mail, send it back, get tokens. Anything else than that ends the
-process: a rate with errors in it says nothing.
+A login is: ask for a code, wait until it is in the mail, send it back, get tokens. Those that a machine with too much
+to do refuses with 503 are counted apart. Anything else ends the process: a rate with errors in it says nothing.
 """
 
 import asyncio
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, cast
 
 import msgspec
 import uvloop
 
-from bench.http1 import Connection, Unexpected
+from bench.http1 import Connection, Refused, Unexpected
 from bench.plan import DOMAIN, SLUGS, Plan, report
 
 _MAIL_SECONDS: Final = 30.0
@@ -72,6 +72,7 @@ class Load:
         self._plan = plan
         self._tenants = [Tenant(number) for number in range(plan.tenants)]
         self._samples: defaultdict[str, list[float]] = defaultdict(list)
+        self._refused = 0
         self._mailbox: Mailbox
 
     async def run(self) -> None:
@@ -87,25 +88,34 @@ class Load:
             case "backlog":
                 await self._backlog()
 
-    async def _for_a_while(self, login: Callable[[Connection, Tenant], Awaitable[None]]) -> None:
+    async def _for_a_while(self, login: Callable[[Connection, Tenant], Coroutine[Any, Any, None]]) -> None:
         """Each worker has tenants of its own: two logins of one person would take each other's mail."""
-        plan, count = self._plan, 0
+        plan, done = self._plan, 0
         connections = [await Connection.open(plan.port) for _ in range(plan.at_once)]
 
         async def work(worker: int) -> None:
-            nonlocal count
+            nonlocal done
             number = worker
             while time.monotonic() < ends:
                 await login(connections[worker], self._tenants[number])
-                count += 1
+                done += 1
                 number = number + plan.at_once if number + plan.at_once < plan.tenants else worker
 
         began, cpu = time.monotonic(), time.process_time()
         ends = began + plan.seconds
         await _all(work(worker) for worker in range(plan.at_once))
-        report(count, time.monotonic() - began, time.process_time() - cpu, self._samples)
+        self._report(done, time.monotonic() - began, time.process_time() - cpu)
+
+    def _report(self, done: int, seconds: float, cpu: float) -> None:
+        report(done - self._refused, self._refused, seconds, cpu, self._samples)
 
     async def _login(self, connection: Connection, tenant: Tenant) -> None:
+        try:
+            await self._sign_in(connection, tenant)
+        except Refused:
+            self._refused += 1
+
+    async def _sign_in(self, connection: Connection, tenant: Tenant) -> None:
         mail = self._mailbox.next_to(tenant.email)
         began = time.monotonic()
         challenge = await self._ask(connection, tenant)
@@ -150,7 +160,7 @@ class Load:
         began, cpu = time.monotonic(), time.process_time()
         count = max(1, int(plan.rate * plan.seconds))
         await _all(login(number) for number in range(count))
-        report(count, time.monotonic() - began, time.process_time() - cpu, self._samples)
+        self._report(count, time.monotonic() - began, time.process_time() - cpu)
 
     async def _backlog(self) -> None:
         """The worker stands still until we say that all is asked for; the codes are then used up, as people do."""
@@ -175,10 +185,10 @@ class Load:
         moments = sorted(moment for _, moment in arrived)
         await _all(use(worker) for worker in range(_FILL_AT_ONCE))
         # The first mail starts the watch, so it doesn't count.
-        report(len(moments) - 1, moments[-1] - moments[0], time.process_time(), {})
+        report(len(moments) - 1, 0, moments[-1] - moments[0], time.process_time(), {})
 
 
-async def _all(work: Any) -> None:
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All at once; the first failure ends them."""
     async with asyncio.TaskGroup() as group:
         for one in work:

@@ -36,9 +36,12 @@ class SqlPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """`count` logins (or pairs of calls, or mails) in `seconds`; what the client spent; percentiles in milliseconds."""
+    """`count` logins (or pairs of calls, or mails) in `seconds`, besides those that were `refused`; what the client
+    spent; percentiles in milliseconds.
+    """
 
     count: int
+    refused: int
     seconds: float
     cpu_seconds: float
     p50: dict[str, float]
@@ -54,11 +57,13 @@ def argument(plan: Plan | SqlPlan) -> str:
     return msgspec.json.encode(plan).decode()
 
 
-def report(count: int, seconds: float, cpu_seconds: float, samples: Mapping[str, Sequence[float]]) -> None:
+def report(
+    count: int, refused: int, seconds: float, cpu_seconds: float, samples: Mapping[str, Sequence[float]]
+) -> None:
     """Prints the result; `samples` are in seconds."""
     p50 = {name: percentile(values, 0.50) for name, values in samples.items()}
     p99 = {name: percentile(values, 0.99) for name, values in samples.items()}
-    sys.stdout.write(msgspec.json.encode(Result(count, seconds, cpu_seconds, p50, p99)).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(Result(count, refused, seconds, cpu_seconds, p50, p99)).decode() + "\n")
     sys.stdout.flush()
 
 

@@ -65,10 +65,13 @@ def _levels(stack: Stack, options: Options, series: Series, at_once: int) -> Non
     before = _spent(stack)
     logins = _finish(stack.run("bench.load", _logins(stack, options, at_once)))
     time.sleep(_SETTLE_SECONDS)
-    for who, seconds in _spent(stack).items():
-        series.add(f"{who} CPU", (seconds - before[who]) * 1000 / logins.count, at_once)
+    spent = {who: (seconds - before[who]) * 1000 / logins.count for who, seconds in _spent(stack).items()}
+    for who, seconds in spent.items():
+        series.add(f"{who} CPU", seconds, at_once)
+    series.add("all CPU", sum(spent[part] for part in PARTS), at_once)
     series.add("client CPU", logins.cpu_seconds * 1000 / logins.count, at_once)
     series.add("logins", logins.rate, at_once)
+    series.add("refused", logins.refused, at_once)
     for call in ("request", "verify", "login"):
         series.add(f"{call} p50", logins.p50[call], at_once)
         series.add(f"{call} p99", logins.p99[call], at_once)

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from bench.processes import Child, ProcessFailed, start
 
 _START_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.002
+_TOLD_CHARACTERS: Final = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Stack:
 def stack(*, tenants: int, unsafe_for_tests: bool = False) -> Iterator[Stack]:
     """Starts all of it in a new directory below the system's temporary one; stops it and removes that at the end.
 
-    `unsafe_for_tests` doesn't wait for the disk; for a measurement the stores are as safe as in production.
+    `unsafe_for_tests` doesn't wait for the disk; for a measurement the stores are as safe as in production. When a
+    process fails, the ends of the logs are on stderr.
     """
     # Not mkdtemp's 0700: as root the servers run as a user who couldn't enter it.
     data_dir = Path(tempfile.gettempdir(), f"gatehouse-bench-{uuid4().hex[:12]}")
@@ -92,7 +95,7 @@ def stack(*, tenants: int, unsafe_for_tests: bool = False) -> Iterator[Stack]:
         log = undo.enter_context((directory / "worker.log").open("w"))
         worker = start("worker", "app.cli.main", "worker", environment=settings, directory=directory, log=log)
         _child(undo, worker)
-        yield Stack(
+        running = Stack(
             settings=settings,
             directory=directory,
             postgres=pids["PostgreSQL"],
@@ -105,6 +108,12 @@ def stack(*, tenants: int, unsafe_for_tests: bool = False) -> Iterator[Stack]:
             mailbox_port=ports["mailbox"],
             floor_port=floor.read(),
         )
+        try:
+            yield running
+        except ProcessFailed:
+            for path in sorted(directory.glob("*.log")):
+                print(f"{path.name} ends with:", path.read_text()[-_TOLD_CHARACTERS:], sep="\n", file=sys.stderr)
+            raise
 
 
 def _child(undo: ExitStack, child: Child) -> Child:

@@ -22,6 +22,7 @@ from tenant_portal.payloads import (
     KeySet,
     Me,
     RefreshRequest,
+    SecondFactor,
     SessionItem,
     SessionList,
     SubjectName,
@@ -70,6 +71,7 @@ async def me(request: AnyRequest) -> Me:
             mask_phone(session.phone_number) if session.phone_number else None,
         ),
         list(session.methods),
+        SecondFactor(session.totp, session.backup_codes),
         CurrentSession(
             session.session_id,
             session.device_name,
@@ -141,12 +143,20 @@ async def events(
     opt={"form": True},
 )
 async def introspect(request: AnyRequest, data: JSONBody[IntrospectRequest]) -> Introspection:
-    """RFC 7662. Takes a form, as the RFC has it, or JSON. Knows of a sign-out, which the token itself can't show."""
+    """RFC 7662. Takes a form, as the RFC has it, or JSON. Knows of a sign-out, which the token itself can't show.
+
+    Before a sensitive operation ask with `max_age` or `factor`: a token that doesn't meet them is not active, and
+    `reason` says which it was.
+    """
     await require_api_key(request)
     core = services(request)
-    claims = await core.sessions.introspect(data.token, None)
-    if claims is None:
+    found = await core.sessions.introspect(data.token, None)
+    if found is None:
         return Introspection(active=False)
+    claims, session = found
+    unmet = session.unmet(core.clock(), data.max_age, data.factor)
+    if unmet is not None:
+        return Introspection(active=False, reason=unmet)
     return Introspection(
         active=True,
         token_type="Bearer",  # noqa: S106 - the name of a scheme
@@ -160,6 +170,8 @@ async def introspect(request: AnyRequest, data: JSONBody[IntrospectRequest]) -> 
         nbf=claims.issued_at,
         exp=claims.expires_at,
         jti=claims.token_id,
+        auth_time=int(session.authenticated_at.timestamp()),
+        amr=list(session.amr),
     )
 
 

@@ -7,6 +7,7 @@ from litestar.openapi.spec import Tag
 from litestar.params import JSONBody, PathParameter
 
 from app.auth.challenges import Issued, Realm, Status
+from app.auth.sessions import HalfSignIn
 from app.errors import (
     ChannelUnavailable,
     CodeExpired,
@@ -26,12 +27,13 @@ from app.web import limits
 from app.web.caller import Caller, identify
 from app.web.docs import refusals
 from app.web.services import AnyRequest, services
-from app.web.texts import code_sent
-from tenant_portal import account_api
+from app.web.texts import DEFAULT_LANGUAGE, UNDETERMINED, code_sent
+from tenant_portal import account_api, factors_api
 from tenant_portal.payloads import (
     ChallengeStatus,
     CodeRequest,
     CodeSent,
+    HalfDone,
     ResendRequest,
     StatusRequest,
     Tokens,
@@ -83,7 +85,7 @@ async def request_code(request: AnyRequest, slug: Slug, data: JSONBody[CodeReque
         caller.client,
         identifier=data.identifier,
         channel=data.channel,
-        locale=caller.language,
+        locale=caller.language or UNDETERMINED,
         disclose=caller.disclosed,
         device_token=request.headers.get("x-device-token"),
     )
@@ -124,13 +126,16 @@ async def resend_code(request: AnyRequest, slug: Slug, data: JSONBody[ResendRequ
     summary="Sign in with the code",
     responses=refusals(InvalidRequest, InvalidCode, InvalidToken, CodeExpired, TooManyAttempts, Unavailable),
 )
-async def verify_code(request: AnyRequest, slug: Slug, data: JSONBody[VerifyRequest]) -> Tokens:
-    """Each wrong code counts. A code of the wrong form is refused with 400 and doesn't."""
+async def verify_code(request: AnyRequest, slug: Slug, data: JSONBody[VerifyRequest]) -> Tokens | HalfDone:
+    """Each wrong code counts. A code of the wrong form is refused with 400 and doesn't.
+
+    Where a second factor is to follow, the answer has `next` and an `mfa_token` instead of tokens.
+    """
     caller = await identify(request)
-    signed_in = await services(request).challenges.verify(
+    outcome = await services(request).challenges.verify(
         Realm.of(slug), data.challenge_id, data.code, caller.client, device_name=check_device_name(data.device_name)
     )
-    return Tokens.of(signed_in)
+    return HalfDone.of(outcome) if isinstance(outcome, HalfSignIn) else Tokens.of(outcome)
 
 
 @post(
@@ -158,14 +163,14 @@ ROUTES: Final = (
         tags=["Sign-in"],
     ),
     *account_api.ROUTES,
+    *factors_api.ROUTES,
 )
 
 
 async def _answer(request: AnyRequest, realm: Realm, issued: Issued, caller: Caller) -> Response[CodeSent]:
-    headers = limits.policy_header(services(request).settings) | {"Content-Language": caller.language}
-    sent = CodeSent(
-        issued.challenge_id, code_sent(caller.language), issued.code_length, issued.expires_in, issued.resend_in
-    )
+    language = caller.language or DEFAULT_LANGUAGE
+    headers = limits.policy_header(services(request).settings) | {"Content-Language": language}
+    sent = CodeSent(issued.challenge_id, code_sent(language), issued.code_length, issued.expires_in, issued.resend_in)
     if not caller.wait:
         return Response(sent, status_code=_ACCEPTED, headers=headers)
     status = await _outcome(request, realm, issued, caller.wait)

@@ -1,17 +1,23 @@
-"""Where a sign-in begins without a code, by an admin's link, and where one leads: the dashboard or a front end."""
+"""Where a sign-in begins without a code, by an admin's link, and where one leads: to a second step, the dashboard or a
+front end.
+"""
 
 from typing import Final
 from urllib.parse import urlencode
 
 from litestar import get, post
+from litestar.datastructures import Cookie
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from app.auth.challenges import Realm
 from app.auth.links import Links
+from app.auth.sessions import HalfSignIn, Outcome, SignIn
 from app.errors import CodeExpired, NotFound
 from app.web.browser import TENANT, Answer, redirect, visitor
+from app.web.cookies import per_tenant
 from app.web.problems import refuse
+from app.web.second_step import SecondStep
 from app.web.services import AnyRequest, services
 from tenant_portal.dashboard import session_of
 from tenant_portal.returns import allowed_return
@@ -30,6 +36,29 @@ def destination(request: AnyRequest, slug: str, wanted: str | None) -> str:
     return f"/t/{slug}/continue?{urlencode({'next': target})}" if target else f"/t/{slug}/"
 
 
+def second_step(slug: str) -> SecondStep:
+    """Where this tenant's people finish a half sign-in."""
+    address = f"/t/{slug}/second-factor"
+    return SecondStep(TENANT, per_tenant("half", slug), address, "tenant/second_factor.html", {"slug": slug})
+
+
+async def arrive(request: AnyRequest, outcome: Outcome, wanted: str | None, *cookies: Cookie) -> Answer:
+    """Where a proven code or link leads: inside, or to the second step."""
+    if isinstance(outcome, HalfSignIn):
+        return await second_step(outcome.tenant_slug).begin(request, outcome, wanted, cookies)
+    return await enter(request, outcome, wanted, *cookies)
+
+
+async def enter(
+    request: AnyRequest, signed_in: SignIn, wanted: str | None, *cookies: Cookie, to: str | None = None
+) -> Answer:
+    """Gives the browser its session, makes it a known device, and sends it on."""
+    slug = signed_in.tenant_slug
+    if signed_in.device_token:
+        cookies += (remember_device(request, slug, signed_in.device_token),)
+    return await TENANT.enter(request, signed_in, to or destination(request, slug, wanted), cookies)
+
+
 @get("/t/{slug:str}/link/{token:str}")
 async def show_link(request: AnyRequest, slug: FromPath[str], token: FromPath[str]) -> Answer:
     """A button, because mail scanners follow links and would use this one up."""
@@ -44,10 +73,8 @@ async def use_link(request: AnyRequest, slug: FromPath[str], token: FromPath[str
     Realm.of(slug)
     core = services(request)
     try:
-        signed_in = await Links(core.db, core.sessions, core.clock).use(token, visitor(request))
-        own = signed_in.tenant_slug
-        cookies = [remember_device(request, own, signed_in.device_token)] if signed_in.device_token else []
-        return await TENANT.enter(request, signed_in, f"/t/{own}/", cookies)
+        outcome = await Links(core.db, core.sessions, core.clock).use(token, visitor(request))
+        return await arrive(request, outcome, None)
     except CodeExpired as refusal:
         said = refuse(refusal, core.settings)
         return await TENANT.page(

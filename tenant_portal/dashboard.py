@@ -70,6 +70,7 @@ async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
             for row in await core.sessions.devices(session)
         ],
         entries=[entry(event) for event in found[:_ENTRIES]],
+        second_factor={"totp": session.totp, "backup_codes": session.backup_codes},
         now=core.clock(),
         older=show_cursor(found[_ENTRIES - 1]) if len(found) > _ENTRIES else None,
         newest=cursor is None,

@@ -28,12 +28,12 @@ from app.web.browser import TENANT, Answer, is_htmx, redirect, visitor
 from app.web.forms import Form
 from app.web.problems import refuse
 from app.web.services import AnyRequest, services
-from app.web.texts import choose_language
-from tenant_portal import arrival, dashboard
-from tenant_portal.arrival import destination, wanted_of
+from app.web.texts import UNDETERMINED, choose_language
+from tenant_portal import arrival, dashboard, factor_pages
+from tenant_portal.arrival import arrive, destination, wanted_of
 from tenant_portal.returns import allowed_return
 from tenant_portal.texts import errors_of, notice
-from tenant_portal.visits import Pending, device_token, forget_challenge, remember_device
+from tenant_portal.visits import Pending, device_token, forget_challenge
 
 _SHORT_NAME: Final = "Use lower-case letters, digits and hyphens, such as acme-energy."
 
@@ -116,7 +116,7 @@ async def enter_code(request: AnyRequest, slug: FromPath[str]) -> Answer:
 
 @post("/t/{slug:str}/verify")
 async def check_code(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Signs in with the code."""
+    """Signs in with the code, or leads to the second step."""
     form = await TENANT.form(request, "code")
     realm = Realm.of(slug)
     pending = Pending.read(request, slug)
@@ -124,15 +124,12 @@ async def check_code(request: AnyRequest, slug: FromPath[str]) -> Answer:
         return redirect(_login(slug))
     typed = form.get("code", "")
     try:
-        signed_in = await services(request).challenges.verify(
+        outcome = await services(request).challenges.verify(
             realm, pending.challenge_id, typed, visitor(request), kind="browser"
         )
     except _CHECKING as refusal:
         return await _verify_page(request, slug, pending, refusal, typed)
-    cookies = [forget_challenge(request, slug)]
-    if signed_in.device_token:
-        cookies.append(remember_device(request, slug, signed_in.device_token))
-    return await TENANT.enter(request, signed_in, destination(request, slug, pending.wanted), cookies)
+    return await arrive(request, outcome, pending.wanted, forget_challenge(request, slug))
 
 
 @get("/t/{slug:str}/verify/status")
@@ -194,6 +191,7 @@ ROUTES: Final = (
             resend,
             *arrival.HANDLERS,
             *dashboard.HANDLERS,
+            *factor_pages.HANDLERS,
         ],
         include_in_schema=False,
     ),
@@ -219,7 +217,7 @@ async def _ask(request: AnyRequest, slug: str, form: Form) -> Answer:
         visitor(request),
         identifier=form.get("identifier", "").strip() or None,
         channel=_channel(request, form),
-        locale=choose_language(request.headers.get("accept-language")),
+        locale=choose_language(request.headers.get("accept-language")) or UNDETERMINED,
         disclose=core.settings.otp_disclose_errors,
         device_token=device_token(request, slug),
     )

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from app.auth.sessions import SignIn
+from app.auth.sessions import HalfSignIn, SignIn
 from app.errors import FieldError, InvalidRequest
 
 Channel: TypeAlias = Literal["email", "sms", "whatsapp", "push"]
@@ -66,10 +66,17 @@ class RefreshRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class IntrospectRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """RFC 7662, section 2.1; also as a form."""
+    """RFC 7662, section 2.1; also as a form. A sensitive operation may demand more than a token in force."""
 
     token: Annotated[str, Meta(description="An access token.")]
     token_type_hint: str | None = None
+    max_age: Annotated[
+        int | None,
+        Meta(description="How many seconds ago the person may have signed in at most.", ge=0, examples=[300]),
+    ] = None
+    factor: Annotated[
+        str | None, Meta(description="A value that `amr` must have: `mfa` for any second factor.", examples=["mfa"])
+    ] = None
 
 
 class CodeSent(Struct, frozen=True):
@@ -138,6 +145,24 @@ class Tokens(Struct, frozen=True, kw_only=True):
         )
 
 
+class HalfDone(Struct, frozen=True):
+    """The first factor is proven; a second one is to follow. `mfa_token` opens nothing else.
+
+    `totp`: `POST /api/v1/auth/mfa` with one of `options`. `enrol`: a second factor is required here and there is none
+    yet, so `POST /api/v1/auth/totp` and `…/totp/confirm` come first; the latter answers with the tokens.
+    """
+
+    next: Literal["totp", "enrol"]
+    mfa_token: str
+    expires_in: Annotated[Seconds, Meta(examples=[600])]
+    options: Annotated[list[Literal["totp", "backup_code"]], Meta(examples=[["totp", "backup_code"]])]
+
+    @classmethod
+    def of(cls, half: HalfSignIn) -> "HalfDone":
+        """A half sign-in of the API."""
+        return cls(half.next, half.mfa_token, half.expires_in, ["totp", "backup_code"] if half.next == "totp" else [])
+
+
 class Contacts(Struct, frozen=True):
     """Masked."""
 
@@ -155,13 +180,21 @@ class CurrentSession(Struct, frozen=True):
     expires_at: datetime
 
 
+class SecondFactor(Struct, frozen=True):
+    """What the person has enrolled: an authenticator app, and how many backup codes are left."""
+
+    totp: bool
+    backup_codes: int
+
+
 class Me(Struct, frozen=True):
     """The signed-in person. `factors` are those that signed this session in."""
 
     tenant: TenantName
     subject: SubjectName
     contacts: Contacts
-    factors: Annotated[list[str], Meta(examples=[["otp:email"]])]
+    factors: Annotated[list[str], Meta(examples=[["otp:email", "totp"]])]
+    second_factor: SecondFactor
     session: CurrentSession
 
 
@@ -204,9 +237,13 @@ class EventPage(Struct, frozen=True):
 
 
 class Introspection(Struct, frozen=True, omit_defaults=True):
-    """RFC 7662, section 2.2. Of a token that is not in force nothing but that is told."""
+    """RFC 7662, section 2.2. Of a token that is not in force nothing but that is told.
+
+    Of one that is, but doesn't meet a demand, `reason` tells which: the person has to sign in again.
+    """
 
     active: bool
+    reason: Annotated[Literal["max_age", "factor"] | None, Meta(description="The demand that isn't met.")] = None
     token_type: str | None = None
     iss: str | None = None
     aud: str | None = None
@@ -218,6 +255,10 @@ class Introspection(Struct, frozen=True, omit_defaults=True):
     nbf: int | None = None
     exp: int | None = None
     jti: str | None = None
+    auth_time: Annotated[int | None, Meta(description="When the person signed in.")] = None
+    amr: Annotated[list[str] | None, Meta(description="How (RFC 8176).", examples=[["otp:email", "totp", "mfa"]])] = (
+        None
+    )
 
 
 class KeySet(Struct, frozen=True):

@@ -117,7 +117,7 @@ def _told(action: str, data: Mapping[str, Any]) -> tuple[str, str]:
         case "session.ended":
             return "ended", _ENDED.get(str(data.get("reason")), "A session has ended")
         case "tenant.changed":
-            contacts = {"email", "phone_number"} & set(data.get("changes", ()))
+            contacts = {"email", "phone_number"} & {change["field"] for change in data.get("changes", ())}
             return "changed", f"An admin changed {'where your codes go' if contacts else 'the settings'}"
         case _:
             return _SAID.get(action) or ("changed", action.replace(".", " ").replace("_", " ").capitalize())

@@ -57,7 +57,7 @@ async def import_tenants(
     return _shown(await office(request).files.load(rows, actor=caller(request).actor, client=client_of(request)))
 
 
-@get("/tenants/export", opt=VIEWER, summary="Export tenants", responses=refusals(*REFUSED), media_type="text/csv")
+@get("/tenants/export", opt=VIEWER, summary="Export tenants", responses=refusals(*REFUSED))
 async def export_tenants(
     request: AnyRequest,
     search: Search = "",

@@ -19,7 +19,7 @@ _MEDIA_TYPES: Final[dict[str, Format]] = {
     "application/jsonl": "jsonl",
     "application/x-ndjson": "jsonl",
 }
-_CONTENT_TYPES: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
+_CONTENT_TYPES: Final = {"csv": "text/csv", "jsonl": "application/jsonl"}
 
 
 def wanted(request: AnyRequest, named: Format | None, default: Format) -> Format:

@@ -211,6 +211,12 @@ def _fixed(look: Look, text: str) -> Callable[[Happening, str | None], Line]:
     return line
 
 
+def _disowned(happening: Happening, _: str | None) -> Line:
+    if happening.data.get("stood") == "used":
+        return "failed", "Reported: somebody else signed in with this code", ["end the sessions and check the contact"]
+    return "refused", "Reported: nobody there asked for this code", []
+
+
 _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
     "code.requested": _asked,
     "code.resent": _asked,
@@ -224,6 +230,8 @@ _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
     "tenant.resumed": _fixed("changed", "Resumed: codes are sent again"),
     "tenant.unlocked": _fixed("changed", "Unlocked: limits and wrong codes forgotten"),
     "message.tested": lambda h, contact: ("asked", "Test message asked for", [_way(h, contact), _by(h)]),
+    "tenant.branded": _fixed("changed", "Look of messages changed"),
+    "code.disowned": _disowned,
     "sign_in_link.created": _fixed("asked", "Sign-in link made"),
     "attack.tenant": _fixed("refused", "Unusually many wrong codes: codes have 8 digits for now"),
 }

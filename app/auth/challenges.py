@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 
 from app.audit.log import Client
 from app.auth import codes
+from app.auth.credentials import SessionKind
 from app.auth.devices import read_device_token
 from app.auth.limits import AddressLimiter
-from app.auth.sessions import Sessions, SignIn
+from app.auth.sessions import Outcome, Sessions
 from app.errors import (
     ChannelUnavailable,
     CodeExpired,
@@ -143,7 +144,7 @@ class Challenges:
         *,
         identifier: str | None = None,
         channel: str | None = None,
-        locale: str = "en",
+        locale: str = "und",
         disclose: bool = False,
         device_token: str | None = None,
     ) -> Issued:
@@ -244,10 +245,10 @@ class Challenges:
         code: str,
         client: Client,
         *,
-        kind: Literal["api", "browser"] = "api",
+        kind: SessionKind = "api",
         device_name: str | None = None,
-    ) -> SignIn:
-        """Checks a code and begins a session.
+    ) -> Outcome:
+        """Checks a code and begins a session, or half of a sign-in where a second factor is to follow.
 
         Two round trips: the attempt is counted and committed before anything is compared. Raises `InvalidRequest`
         (no attempt spent), `InvalidCode`, `TooManyAttempts`, `CodeExpired`.

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from uuid import UUID, uuid4
 
 from app.audit.log import Actor, Client
-from app.auth.sessions import Sessions, SignIn
+from app.auth.sessions import Outcome, Sessions
 from app.errors import CodeExpired
 from app.keys import base64url
 from app.storage.db import Database
@@ -48,8 +48,11 @@ class Links:
         )
         return base64url(_LAYOUT.pack(tenant_id.bytes, link_id.bytes, secret))
 
-    async def use(self, token: str, client: Client) -> SignIn:
-        """Begins a browser session. Raises `CodeExpired` for a link that is used, over or not ours."""
+    async def use(self, token: str, client: Client) -> Outcome:
+        """Begins a browser session, or half of a sign-in: whoever has a second factor needs it here too.
+
+        Raises `CodeExpired` for a link that is used, over or not ours.
+        """
         try:
             tenant, link, secret = _LAYOUT.unpack(urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         except (ValueError, struct.error):

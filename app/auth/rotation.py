@@ -5,7 +5,7 @@ time is read off the audit chain, which is sealed under the first key of the rin
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,15 +17,17 @@ from app.auth.idempotency import context_of
 from app.keys import KeyRing
 from app.storage.db import Database
 
-# Rows that name their key, as (key_id, count). Whoever adds a `key_id` column adds a line.
-_NAMED: Final[Mapping[str, str]] = {
-    "open codes": "SELECT key_id, count(*) FROM challenges WHERE ended_at IS NULL AND expires_at > $1 GROUP BY key_id",
-    "audit seals": "SELECT key_id, count(*) FROM audit_seals WHERE sealed_at <= $1 GROUP BY key_id",
-    "audit checkpoints": "SELECT key_id, count(*) FROM audit_checkpoints WHERE made_at <= $1 GROUP BY key_id",
-    "kept answers": """
-        SELECT key_id, count(*) FROM idempotency_keys WHERE answer IS NOT NULL AND begun_at <= $1 GROUP BY key_id
-    """,
-}
+# Every table that names keys, from the catalogue: a new one keeps its keys in use without anybody's doing.
+_TABLES: Final = """
+SELECT c.relname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE a.attname = 'key_id' AND NOT a.attisdropped AND c.relnamespace = 'public'::regnamespace
+  AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+ORDER BY c.relname
+"""
+_NAMED: Final = "SELECT key_id, count(*) FROM {table} WHERE key_id IS NOT NULL AND {still} GROUP BY key_id"
+# An ended challenge keeps nothing that a key is needed for.
+_STILL: Final[Mapping[str, str]] = {"challenges": "ended_at IS NULL AND expires_at > $1"}
+_KINDS: Final[Mapping[str, str]] = {"challenges": "open codes", "idempotency_keys": "kept answers"}
 # When each key was the first of the ring.
 _TIMES: Final = "SELECT key_id, min(sealed_at) AS since, max(sealed_at) AS until FROM audit_seals GROUP BY key_id"
 # Tokens that are out and carry their key themselves: in force at $1, made from $2 to $3.
@@ -65,9 +67,10 @@ async def key_uses(db: Database, ring: KeyRing, now: datetime) -> Sequence[KeyUs
     """The keys of the ring, first one first, and then those that are needed but not there. Raises `Unavailable`."""
     found: defaultdict[str, dict[str, int]] = defaultdict(dict)
     async with db.every_tenant() as connection:
-        for kind, sql in _NAMED.items():
+        for (table,) in await connection.fetch(_TABLES):
+            sql = _NAMED.format(table=table, still=_STILL.get(table, "$1::timestamptz IS NOT NULL"))
             for key_id, count in await connection.fetch(sql, now, timeout=_PATIENCE):
-                found[key_id][kind] = count
+                found[key_id][_KINDS.get(table, table.replace("_", " "))] = count
         for key_id, since, until in await connection.fetch(_TIMES, timeout=_PATIENCE):
             if key_id == ring.current.id:
                 continue
@@ -85,11 +88,11 @@ async def key_uses(db: Database, ring: KeyRing, now: datetime) -> Sequence[KeyUs
 async def reencrypt(db: Database, ring: KeyRing) -> int:
     """Encrypts under the first key whatever is encrypted under another one of the ring; answers how many values.
 
-    Whoever encrypts something new adds a step here. Raises `Unavailable`.
+    Raises `Unavailable`.
     """
     old = [keys.id for keys in ring.by_thumbprint.values() if keys.id != ring.current.id]
     async with db.every_tenant() as connection:
-        return await _reencrypt_answers(connection, ring, old)
+        return sum([await step(connection, ring, old) for step in _STEPS])
 
 
 async def _reencrypt_answers(connection: asyncpg.Connection, ring: KeyRing, old: Sequence[str]) -> int:
@@ -100,3 +103,7 @@ async def _reencrypt_answers(connection: asyncpg.Connection, ring: KeyRing, old:
         key_id, stored = encrypt(ring, context, plain)
         await connection.execute(_NEW_ANSWER, row["tenant_id"], row["caller"], row["key"], key_id, stored)
     return len(rows)
+
+
+# Whoever encrypts something adds how it is encrypted anew.
+_STEPS: Final[Sequence[Callable[[asyncpg.Connection, KeyRing, Sequence[str]], Awaitable[int]]]] = (_reencrypt_answers,)

@@ -1,26 +1,26 @@
 """Sessions: begun by a sign-in, checked at each call, refreshed, listed, ended. See `sql/sessions.sql`."""
 
 import secrets
-from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self, TypeAlias
 from uuid import UUID, uuid4
 
 from app.audit.log import Client
+from app.auth.credentials import MfaToken, SessionKind, new_cookie, unpack_cookie
 from app.auth.devices import LIFETIME as DEVICE_LIFETIME
 from app.auth.devices import device_token
 from app.auth.tokens import AccessClaims, RefreshToken, read_access, sign_access, token_hash
 from app.errors import InvalidToken, NotFound
-from app.keys import KeyRing, base64url
+from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database, Row
 
 _COMPLETE: Final = """
-SELECT fn.complete_sign_in($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS outcome"""
-_USE_LINK: Final = "SELECT * FROM fn.use_sign_in_link($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+SELECT fn.complete_sign_in($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS outcome"""
+_USE_LINK: Final = "SELECT * FROM fn.use_sign_in_link($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 _LIVE: Final = "SELECT * FROM fn.live_session($1, $2, $3)"
 _REFRESH: Final = "SELECT * FROM fn.refresh_session($1, $2, $3, $4, $5, $6, $7, $8)"
 _END: Final = "SELECT fn.end_session($1, $2, $3, $4, $5)"
@@ -30,8 +30,12 @@ _DEVICES: Final = "SELECT * FROM fn.subject_devices($1, $2, $3, $4)"
 _REVOKE: Final = "SELECT fn.revoke_devices($1, $2, $3, $4, $5, $6) AS revoked"
 _EVENTS: Final = "SELECT * FROM fn.subject_events($1, $2, $3, $4, $5)"
 
+# The methods of a session that are a second factor.
+SECOND_FACTORS: Final = frozenset({"totp", "backup_code"})
 # How long a retried refresh gets the same successor, until that is used itself.
 GRACE: Final = timedelta(seconds=30)
+# Long enough to install an authenticator app.
+HALF_LIFE: Final = timedelta(minutes=10)
 # A logout elsewhere is noticed within this; the promise is 5 seconds.
 _CACHE_SECONDS: Final = 3.0
 _CACHE_SIZE: Final = 20_000
@@ -63,9 +67,71 @@ class SignIn:
     device_token: str | None = field(default=None, repr=False)
 
 
+NextStep: TypeAlias = Literal["totp", "enrol"]
+_NEXT_STEPS: Final[dict[str, NextStep]] = {"totp": "totp", "enrol": "enrol"}
+
+
+@dataclass(frozen=True, slots=True)
+class HalfSignIn:
+    """The first factor is proven, a session has not begun. `mfa_token` opens the second half and nothing else.
+
+    `next` is what comes: a code of the authenticator app (or a backup code), or the app has to be set up first.
+    """
+
+    next: NextStep
+    mfa_token: str = field(repr=False)
+    expires_in: int
+    tenant_slug: str
+    subject_kind: str
+
+
+# Whoever begins a sign-in has to say what becomes of either.
+Outcome: TypeAlias = SignIn | HalfSignIn
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What a session that is about to begin will be known by. Only hashes of it are stored."""
+
+    tenant_id: UUID
+    session_id: UUID
+    kind: SessionKind
+    refresh: RefreshToken | None
+    cookie: str | None
+    device_id: UUID
+    half: MfaToken
+
+    @classmethod
+    def new(cls, ring: KeyRing, tenant_id: UUID, kind: SessionKind, device_id: UUID | None = None) -> Self:
+        """All of it new and random; a device that is known already keeps its id."""
+        session_id = UUID(bytes=secrets.token_bytes(16))
+        return cls(
+            tenant_id,
+            session_id,
+            kind,
+            RefreshToken.first(ring.current, tenant_id, session_id) if kind == "api" else None,
+            new_cookie(tenant_id, session_id) if kind == "browser" else None,
+            device_id or uuid4(),
+            MfaToken.new(tenant_id, session_id),
+        )
+
+    @property
+    def cookie_hash(self) -> bytes | None:
+        """What is stored of a browser's."""
+        return token_hash(self.cookie) if self.cookie else None
+
+    @property
+    def refresh_hash(self) -> bytes | None:
+        """What is stored of an API client's."""
+        return self.refresh.hash() if self.refresh else None
+
+
 @dataclass(frozen=True, slots=True)
 class LiveSession:
-    """A session in force, with what `me` and the pages show of it. Contacts are not masked."""
+    """A session in force, with what `me` and the pages show of it. Contacts are not masked.
+
+    `methods` began it; `totp` and `backup_codes` (those left) are what the person has by now.
+    """
 
     tenant_id: UUID
     session_id: UUID
@@ -77,12 +143,25 @@ class LiveSession:
     tenant_slug: str
     tenant_name: str
     methods: Sequence[str]
+    totp: bool
+    backup_codes: int
     device_name: str | None
     authenticated_at: datetime
     created_at: datetime
     seen_at: datetime
     expires_at: datetime
     secret_hash: bytes | None = field(default=None, repr=False)
+
+    @property
+    def amr(self) -> Sequence[str]:
+        """How the person proved who they are (RFC 8176); `mfa` where a second factor was among it."""
+        return [*self.methods, "mfa"] if SECOND_FACTORS & {*self.methods} else self.methods
+
+    def unmet(self, now: datetime, max_age: int | None, factor: str | None) -> Literal["max_age", "factor"] | None:
+        """What of a demand this session doesn't meet: a sign-in of the last `max_age` seconds, a value of `amr`."""
+        if max_age is not None and now - self.authenticated_at > timedelta(seconds=max_age):
+            return "max_age"
+        return "factor" if factor is not None and factor not in self.amr else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,67 +193,78 @@ class Sessions:
         counted: Row,
         *,
         challenge_id: UUID,
-        kind: Literal["api", "browser"],
+        kind: SessionKind,
         device_name: str | None,
         client: Client,
-    ) -> SignIn | None:
+    ) -> Outcome | None:
         """Uses a proven challenge up and begins its session; None when another call was first.
 
         `counted` is the row of `fn.count_attempt`. One round trip.
         """
-        tenant_id = counted["tenant"]
-        session_id = UUID(bytes=secrets.token_bytes(16))
-        refresh = RefreshToken.first(self._ring.current, tenant_id, session_id) if kind == "api" else None
-        cookie = _new_cookie(tenant_id, session_id) if kind == "browser" else None
         known: UUID | None = counted["device_id"]
-        device_id = known or uuid4()
+        fresh = Fresh.new(self._ring, counted["tenant"], kind, known)
         row = await self._db.row(
             _COMPLETE,
             now,
-            tenant_id,
+            fresh.tenant_id,
             challenge_id,
             counted["generation"],
-            session_id,
+            fresh.session_id,
             kind,
-            token_hash(cookie) if cookie else None,
-            refresh.hash() if refresh else None,
+            fresh.cookie_hash,
+            fresh.refresh_hash,
             self._settings.jwt_refresh_ttl_seconds,
             device_name,
             client.as_json(),
-            None if known else device_id,
+            None if known else fresh.device_id,
             DEVICE_LIFETIME,
+            fresh.half.hash(),
+            HALF_LIFE,
+            self.admins_must,
         )
-        if row is None or row["outcome"] != "signed-in":
-            return None
-        expires_at = now + timedelta(seconds=self._settings.jwt_refresh_ttl_seconds)
-        device = device_token(self._ring.current, tenant_id, device_id)
-        return self._sign_in(now, counted, tenant_id, session_id, refresh, expires_at, cookie, device)
+        return self.outcome(now, row["outcome"] if row else "refused", counted, fresh)
 
     async def begin_by_link(
         self, now: datetime, tenant_id: UUID, link_id: UUID, secret_hash: bytes, client: Client
-    ) -> SignIn | None:
+    ) -> Outcome | None:
         """Uses a sign-in link up and begins a browser session; None when the link is used, over or unknown."""
-        session_id, device_id = UUID(bytes=secrets.token_bytes(16)), uuid4()
-        cookie = _new_cookie(tenant_id, session_id)
+        fresh = Fresh.new(self._ring, tenant_id, "browser")
         row = await self._db.row(
             _USE_LINK,
             now,
             tenant_id,
             link_id,
             secret_hash,
-            session_id,
-            "browser",
-            token_hash(cookie),
+            fresh.session_id,
+            fresh.kind,
+            fresh.cookie_hash,
             self._settings.jwt_refresh_ttl_seconds,
             client.as_json(),
-            device_id,
+            fresh.device_id,
             DEVICE_LIFETIME,
+            fresh.half.hash(),
+            HALF_LIFE,
+            self.admins_must,
         )
-        if row is None or row["tenant"] is None:
+        return self.outcome(now, row["outcome"], row, fresh) if row else None
+
+    @property
+    def admins_must(self) -> bool:
+        """Whether owners and managers among the admins need a second factor: in production."""
+        return self._settings.production
+
+    def outcome(self, now: datetime, outcome: str, row: Row, fresh: Fresh) -> Outcome | None:
+        """What `fn.begin_session` answered, for a person that `row` names."""
+        if (step := _NEXT_STEPS.get(outcome)) is not None:
+            left = int(HALF_LIFE.total_seconds())
+            return HalfSignIn(step, fresh.half.text(), left, row["slug"], row["subject_kind"])
+        if outcome != "signed-in":
             return None
         expires_at = now + timedelta(seconds=self._settings.jwt_refresh_ttl_seconds)
-        device = device_token(self._ring.current, tenant_id, device_id)
-        return self._sign_in(now, row, tenant_id, session_id, None, expires_at, cookie, device)
+        device = device_token(self._ring.current, fresh.tenant_id, fresh.device_id)
+        return self._sign_in(
+            now, row, fresh.tenant_id, fresh.session_id, fresh.refresh, expires_at, fresh.cookie, device
+        )
 
     def _sign_in(
         self,
@@ -258,7 +348,7 @@ class Sessions:
 
     async def authenticate_cookie(self, cookie: str) -> LiveSession | None:
         """The browser session behind a cookie, or None. At most one round trip."""
-        packed = _unpack_cookie(cookie)
+        packed = unpack_cookie(cookie)
         if packed is None:
             return None
         session = await self._live(*packed)
@@ -299,6 +389,8 @@ class Sessions:
             tenant_slug=row["tenant_slug"],
             tenant_name=row["tenant_name"],
             methods=row["methods"],
+            totp=row["totp"],
+            backup_codes=row["backup_codes"],
             device_name=row["device_name"],
             authenticated_at=row["authenticated_at"],
             created_at=row["created_at"],
@@ -376,8 +468,8 @@ class Sessions:
             for row in rows
         ]
 
-    async def introspect(self, token: str, caller_tenant: UUID | None) -> AccessClaims | None:
-        """The claims of an access token whose session lives, or None (RFC 7662 section 2.2).
+    async def introspect(self, token: str, caller_tenant: UUID | None) -> tuple[AccessClaims, LiveSession] | None:
+        """The claims of an access token whose session lives, and the session; or None (RFC 7662 section 2.2).
 
         `caller_tenant` confines a caller to one tenant's tokens; None may ask about all.
         """
@@ -388,19 +480,8 @@ class Sessions:
         if caller_tenant is not None and claims.tenant_id != caller_tenant:
             return None
         session = await self._live(claims.tenant_id, claims.session_id)
-        return claims if session is not None else None
+        return (claims, session) if session is not None else None
 
-
-def _new_cookie(tenant_id: UUID, session_id: UUID) -> str:
-    """Where the session is, and 256 secret bits that prove it."""
-    return base64url(tenant_id.bytes + session_id.bytes + secrets.token_bytes(32))
-
-
-def _unpack_cookie(cookie: str) -> tuple[UUID, UUID] | None:
-    if len(cookie) != len(base64url(bytes(64))) or not cookie.isascii():
-        return None
-    try:
-        packed = urlsafe_b64decode(cookie + "=" * (-len(cookie) % 4))
-        return UUID(bytes=packed[:16]), UUID(bytes=packed[16:32])
-    except ValueError:
-        return None
+    def forget(self, session: LiveSession) -> None:
+        """Has this process read the session anew, because what it shows has changed."""
+        self._cache.pop(session.session_id, None)

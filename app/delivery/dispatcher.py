@@ -7,9 +7,7 @@ dies leaves leases that run out.
 """
 
 import asyncio
-import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from random import SystemRandom
@@ -18,22 +16,15 @@ from uuid import UUID
 
 import structlog
 
-from app.delivery.message import (
-    MAX_TEXT,
-    UNANSWERED,
-    DeliveryError,
-    Message,
-    PermanentFailure,
-    Provider,
-    TransientFailure,
-    harmless,
-    one_line,
-)
+from app.delivery.carrier import Carrier, Pass
+from app.delivery.message import UNANSWERED, DeliveryError, Message, Provider, TransientFailure, where
 from app.delivery.outage import Outage
 from app.delivery.outbox import WAKE_CHANNEL, Claimed, Outbox, Outcome
 from app.delivery.render import Renderer
-from app.delivery.routing import MAX_TRIES, retry_at
-from app.errors import GatehouseError, Unavailable
+from app.delivery.routing import MAX_TRIES
+from app.delivery.safety import Safety
+from app.delivery.verdict import judge
+from app.errors import Unavailable
 from app.storage.redis import Accelerator, AcceleratorDown
 
 _SENDS_AT_ONCE: Final = 64
@@ -48,8 +39,6 @@ _RENEW_SECONDS: Final = 5.0
 # Wake-ups may get lost; with none at all this is the latency.
 _POLL_SECONDS: Final = 0.5
 _POLL_SECONDS_LISTENING: Final = 1.0
-# A provider has timeouts of its own; this one is for a provider that hasn't.
-_SEND_SECONDS: Final = 120.0
 _DICE: Final = SystemRandom().random
 
 
@@ -57,7 +46,9 @@ class Dispatcher:
     """Sends the messages of the outbox through `providers` until `stop`.
 
     `derive` gives the code of a row; `reveal` shows it in the log when the delivery failed, and is given in
-    development only. `chance` is the dice of the backoff, in [0, 1).
+    development only. `safety` has the last word on what costs money. The providers named in `reporting` say later what
+    became of a message; without a sign of delivery the next channel takes over `fallback_after`. `chance` is the dice
+    of the backoff, in [0, 1).
     """
 
     def __init__(
@@ -70,16 +61,22 @@ class Dispatcher:
         clock: Callable[[], datetime],
         derive: Callable[[Claimed], str],
         reveal: Callable[[Message], None] | None = None,
+        safety: Safety | None = None,
+        reporting: Collection[str] = (),
+        fallback_after: timedelta = timedelta(seconds=30),
         chance: Callable[[], float] = _DICE,
         database_outage: Outage | None = None,
     ) -> None:
         self._outbox = outbox
         self._accelerator = accelerator
-        self._providers = providers
+        self._carrier = Carrier(providers)
         self._renderer = renderer
         self._clock = clock
         self._derive = derive
         self._reveal = reveal
+        self._safety = safety
+        self._reporting = frozenset(reporting)
+        self._fallback_after = fallback_after
         self._chance = chance
         self._database = database_outage or Outage("PostgreSQL")
         self._valkey = Outage("Valkey")
@@ -118,6 +115,10 @@ class Dispatcher:
         self._stopping = True
         self._wake.set()
 
+    def wake(self) -> None:
+        """There is something in the outbox."""
+        self._wake.set()
+
     async def _claim_on(self) -> None:
         while not self._stopping:
             self._wake.clear()
@@ -144,11 +145,12 @@ class Dispatcher:
             await self._database.pause()
             return False
         self._database.over()
+        await self._renderer.prepare(rows)
         for claimed in rows:
             if claimed.state == "sending":
                 self._start(claimed)
             elif claimed.state != "void":
-                self._tell(claimed, claimed.state, error_class=claimed.state)
+                self._log.error("Delivery failed", **_facts(claimed), error_class=claimed.state)
         return len(rows) == limit
 
     def _start(self, claimed: Claimed) -> None:
@@ -167,87 +169,56 @@ class Dispatcher:
             self._wake.set()
 
     async def _send(self, claimed: Claimed) -> None:
-        started = time.monotonic()
-        provider: Provider | None = None
         message: Message | None = None
         try:
             code = self._derive(claimed) if claimed.kind == "code" else None
             message = self._renderer.render(claimed, code, self._clock())
-            provider = self._provider(claimed.channel)
-            async with asyncio.timeout(_SEND_SECONDS):
-                receipt = await provider.send(message)
-        except DeliveryError as error:
-            outcome = self._failure(error, claimed, provider, message, _milliseconds_since(started))
-        except TimeoutError:
-            late = TransientFailure(UNANSWERED, "The provider did not answer in time.")
-            outcome = self._failure(late, claimed, provider, message, _milliseconds_since(started))
-        except Exception as error:  # noqa: BLE001 - one message we can't handle must not stop the others
-            fault = TransientFailure("internal", _where(error))
-            outcome = self._failure(fault, claimed, provider, message, _milliseconds_since(started))
-        else:
-            outcome = Outcome(
-                claimed.tenant_id,
-                claimed.id,
-                "sent",
-                provider=provider.name,
-                provider_message_id=one_line(receipt.provider_message_id)[:MAX_TEXT],
-                took_ms=_milliseconds_since(started),
+            if self._safety:
+                await self._safety.check(claimed, self._clock())
+            made = await self._carrier.carry(
+                message, refused=claimed.refused, doubtful=claimed.last_error_class == UNANSWERED
             )
+        except DeliveryError as error:
+            made = Pass.failing(error)
+        except Unavailable:
+            made = Pass(wait=1.0)
+        except Exception as error:  # noqa: BLE001 - one message we can't handle must not stop the others
+            made = Pass.failing(TransientFailure("internal", where(error)))
+        outcome = judge(
+            made,
+            claimed,
+            now=self._clock(),
+            reporting=self._reporting,
+            fallback_after=self._fallback_after,
+            chance=self._chance(),
+            code=message.code if message else None,
+        )
+        self._tell(claimed, outcome)
+        if self._reveal and message and message.code and outcome.state != "sent" and claimed.attempts == 1:
+            self._reveal(message)
         self._outcomes.append(outcome)
         self._unsettled.set()
 
-    def _provider(self, channel: str) -> Provider:
-        providers = self._providers.get(channel)
-        if not providers:
-            raise PermanentFailure("no-provider", f"No provider for {channel} is switched on.")
-        return providers[0]
-
-    def _failure(
-        self,
-        error: DeliveryError,
-        claimed: Claimed,
-        provider: Provider | None,
-        message: Message | None,
-        took_ms: int,
-    ) -> Outcome:
-        again = retry_at(
-            error,
-            tries=claimed.attempts,
-            last_error_class=claimed.last_error_class,
-            now=self._clock(),
-            expires_at=claimed.expires_at,
-            chance=self._chance(),
-        )
-        error_class = "poison" if error.error_class == "internal" and again is None else error.error_class
-        text = harmless(error.text, claimed.destination, message.code if message else None)
-        state: Final = "queued" if again else "failed"
-        name = provider.name if provider else None
-        self._tell(claimed, state, error_class=error_class, detail=text, provider=name)
-        if self._reveal and message and message.code and claimed.attempts == 1:
-            self._reveal(message)
-        return Outcome(
-            claimed.tenant_id,
-            claimed.id,
-            state,
-            provider=name,
-            error_class=error_class,
-            error_text=text,
-            retry_at=again,
-            took_ms=took_ms,
-        )
-
-    def _tell(self, claimed: Claimed, state: str, **details: str | None) -> None:
-        """A delivery that fails is an error somebody sees."""
-        log = self._log.warning if state == "queued" else self._log.error
-        log(
-            "Delivery failed, to be tried again" if state == "queued" else "Delivery failed",
-            tenant=claimed.tenant_slug,
-            channel=claimed.channel,
-            contact=claimed.destination,
-            kind=claimed.kind,
-            outbox_id=claimed.id,
-            attempts=claimed.attempts,
-            **details,
+    def _tell(self, claimed: Claimed, outcome: Outcome) -> None:
+        """A delivery that fails is an error somebody sees, even where the next provider takes it."""
+        facts = _facts(claimed)
+        for failed in outcome.earlier:
+            self._log.warning(
+                "Delivery failed, the next provider is asked",
+                **facts,
+                provider=failed.provider,
+                error_class=failed.error_class,
+                detail=failed.error_text,
+            )
+        if outcome.state == "sent" or not outcome.tried:
+            return
+        again = outcome.state == "queued"
+        (self._log.warning if again else self._log.error)(
+            "Delivery failed, to be tried again" if again else "Delivery failed",
+            **facts,
+            provider=outcome.provider,
+            error_class=outcome.error_class,
+            detail=outcome.error_text,
         )
 
     async def _settle_on(self) -> None:
@@ -256,17 +227,17 @@ class Dispatcher:
             await asyncio.sleep(_LINGER_SECONDS)
             batch = self._outcomes[:_SETTLE_AT_MOST]
             try:
-                written = await self._outbox.settle(self._clock(), batch)
+                settled = await self._outbox.settle(self._clock(), batch)
             except Unavailable:
                 self._behind = True
                 await self._database.pause()
                 continue
             self._database.over()
-            if self._behind:
+            if self._behind or settled.followed:
                 self._behind = False
                 self._wake.set()
-            if written < len(batch):
-                self._log.warning("Another worker took over messages", count=len(batch) - written)
+            if settled.written < len(batch):
+                self._log.warning("Another worker took over messages", count=len(batch) - settled.written)
             del self._outcomes[: len(batch)]
             for outcome in batch:
                 del self._held[outcome.tenant_id, outcome.id]
@@ -299,13 +270,13 @@ class Dispatcher:
             await self._settled.wait()
 
 
-def _milliseconds_since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)
-
-
-def _where(error: Exception) -> str:
-    """What went wrong in our own code, without the values involved: they may be a code or an address."""
-    if isinstance(error, GatehouseError):
-        return error.detail
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {frame.name}, line {frame.lineno}"
+def _facts(claimed: Claimed) -> dict[str, object]:
+    """What the log says of a message."""
+    return {
+        "tenant": claimed.tenant_slug,
+        "channel": claimed.channel,
+        "contact": claimed.destination,
+        "kind": claimed.kind,
+        "outbox_id": claimed.id,
+        "attempts": claimed.attempts,
+    }

@@ -6,10 +6,12 @@ DeliveryError
 """
 
 import re
+import traceback
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Final, Protocol
 
+from app.errors import GatehouseError
 from app.logs import scrub
 
 # The server took the message but never said so. At most one more try: it may have arrived.
@@ -108,3 +110,11 @@ def harmless(text: str, *private: str | None) -> str:
 def one_line(text: str) -> str:
     """Without line breaks, control characters and runs of blanks."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def where(error: Exception) -> str:
+    """What went wrong in our own code, without the values involved: they may be a code or an address."""
+    if isinstance(error, GatehouseError):
+        return error.detail
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name}, line {frame.lineno}"

@@ -1,6 +1,6 @@
 """The outbox as the worker sees it. Every call is one statement, and so one round trip; see `sql/outbox.sql`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -12,9 +12,12 @@ from app.storage.db import Database
 WAKE_CHANNEL: Final = "gatehouse:outbox"
 
 _CLAIM: Final = "SELECT * FROM fn.claim_outbox($1, $2, $3, $4, $5)"
-_SETTLE: Final = "SELECT fn.settle_outbox($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS count"
+_SETTLE: Final = "SELECT * FROM fn.settle_outbox($1, $2, $3, $4)"
+_FOLLOW_UP: Final = "SELECT fn.follow_up($1, $2, $3) AS count"
 _RENEW: Final = "SELECT fn.renew_outbox($1, $2, $3, $4, $5)"
 _RELEASE: Final = "SELECT fn.release_outbox($1, $2) AS count"
+
+_FOLLOW_UP_AT_MOST: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Claimed:
     """A row of the outbox with everything its sender needs.
 
     `state` is `sending`, or says that it was settled unsent: `void` (a decoy, or no longer wanted), `expired`, or
-    `failed` (it took its workers down). `attempts` counts this try.
+    `failed` (it took its workers down). `attempts` counts this try; `refused` names providers not to be asked again.
     """
 
     state: Literal["sending", "void", "expired", "failed"]
@@ -52,11 +55,27 @@ class Claimed:
     tenant_name: str | None
     tenant_locale: str | None
     tenant_timezone: str | None
+    refused: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierTry:
+    """A provider that did not take the message before another one was asked."""
+
+    provider: str | None
+    error_class: str
+    error_text: str
+    took_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one try went. With `retry_at` the message is queued again, otherwise `state` is final."""
+    """How one try went. With `retry_at` the message is queued again, otherwise `state` is final.
+
+    `tried` False: nobody was asked, which is no try and no step of the story. `doubtful`: a copy may have arrived.
+    `reports`: the provider will say what becomes of it. `refused` are providers not to be asked again, `fallback_at` is
+    when the next channel takes over, and `unhealthy_class` says that the contact is no good.
+    """
 
     tenant_id: UUID
     id: UUID
@@ -67,40 +86,48 @@ class Outcome:
     error_text: str | None = None
     retry_at: datetime | None = None
     took_ms: int = 0
+    tried: bool = True
+    doubtful: bool = False
+    reports: bool = False
+    refused: Sequence[str] = ()
+    fallback_at: datetime | None = None
+    earlier: Sequence[EarlierTry] = ()
+    unhealthy_class: str | None = None
+    unhealthy_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How many outcomes were written down, and how many messages another row took over."""
+
+    written: int
+    followed: int
 
 
 class Outbox:
-    """Claims messages for one worker and writes down what became of them. Raises `Unavailable`."""
+    """Claims messages for one worker and writes down what became of them. Raises `Unavailable`.
 
-    def __init__(self, database: Database, owner: str) -> None:
+    `routes` are the names of the providers by channel: what a failed code may go on by.
+    """
+
+    def __init__(self, database: Database, owner: str, routes: Mapping[str, Sequence[str]] | None = None) -> None:
         self._database = database
         self._owner = owner
+        self._routes = routes or {}
 
     async def claim(self, now: datetime, *, limit: int, lease: timedelta, max_tries: int) -> list[Claimed]:
         """Up to `limit` messages that are due or were lost by another worker, held for `lease`."""
         rows = await self._database.rows(_CLAIM, now, self._owner, limit, lease, max_tries)
         return [Claimed(**row) for row in rows]
 
-    async def settle(self, now: datetime, outcomes: Sequence[Outcome]) -> int:
-        """Writes all outcomes or none. Answers how many this worker still had a say in."""
-        columns = zip(
-            *(
-                (
-                    o.tenant_id,
-                    o.id,
-                    o.state,
-                    o.provider,
-                    o.provider_message_id,
-                    o.error_class,
-                    o.error_text,
-                    o.retry_at,
-                    o.took_ms,
-                )
-                for o in outcomes
-            ),
-            strict=True,
-        )
-        row = await self._database.row(_SETTLE, now, self._owner, *map(list, columns))
+    async def settle(self, now: datetime, outcomes: Sequence[Outcome]) -> Settled:
+        """Writes all outcomes or none; only those this worker still has a say in."""
+        row = await self._database.row(_SETTLE, now, self._owner, self._routes, outcomes)
+        return Settled(**row) if row else Settled(0, 0)
+
+    async def follow_up(self, now: datetime) -> int:
+        """Lets the next channel take over where no sign of delivery came in time. Answers how many messages went on."""
+        row = await self._database.row(_FOLLOW_UP, now, self._routes, _FOLLOW_UP_AT_MOST)
         return int(row["count"]) if row else 0
 
     async def renew(self, now: datetime, claimed: Iterable[Claimed], *, lease: timedelta) -> None:

@@ -1,9 +1,7 @@
-"""When to try again. Pure: no SQL, no clock, no dice of its own."""
+"""When to try again, and when somebody else. Pure: no SQL, no clock, no dice of its own."""
 
 from datetime import datetime, timedelta
 from typing import Final
-
-from app.delivery.message import UNANSWERED, DeliveryError
 
 MAX_TRIES: Final = 5
 # 1, 4, 16, 64 seconds: a hiccup costs a second, a server that restarts is still met within the code's life.
@@ -11,27 +9,40 @@ _FIRST: Final = timedelta(seconds=1)
 _FACTOR: Final = 4
 _LONGEST: Final = timedelta(seconds=120)
 
+# The recipient's doing, by the providers' error classes: whatever else goes by this channel will not arrive either.
+UNHEALTHY: Final = frozenset({"recipient", "address", "opted-out"})
 
-def retry_at(
-    error: DeliveryError,
-    *,
-    tries: int,
-    last_error_class: str | None,
-    now: datetime,
-    expires_at: datetime,
-    chance: float,
-) -> datetime | None:
+
+def retry_at(*, tries: int, now: datetime, expires_at: datetime, chance: float) -> datetime | None:
     """When a message that failed `tries` times is due again; None: it failed for good.
 
-    Capped exponential backoff with full jitter (`chance` in [0, 1) is the dice), always before `expires_at`. After a
-    second try whose fate is unknown there is no third: at most two copies.
+    Capped exponential backoff with full jitter (`chance` in [0, 1) is the dice), always before `expires_at`.
     """
-    if error.permanent or tries >= MAX_TRIES:
-        return None
-    if error.error_class == UNANSWERED == last_error_class:
-        return None
     left = expires_at - now
-    if left <= timedelta():
+    if tries >= MAX_TRIES or left <= timedelta():
         return None
     backoff: timedelta = _FIRST * _FACTOR ** (tries - 1)
     return now + chance * min(backoff, _LONGEST, left)
+
+
+def asked_again_at(wait: float, *, now: datetime, expires_at: datetime, chance: float) -> datetime:
+    """When a message is due again for which no provider may be asked for another `wait` seconds.
+
+    Up to that much later by the dice: not everything that waited needs to be there for the one that is the probe.
+    """
+    return min(now + timedelta(seconds=wait * (1 + chance)), expires_at)
+
+
+def fallback_at(
+    *, kind: str, state: str, reports: bool, created_at: datetime, now: datetime, after: timedelta
+) -> datetime | None:
+    """When the next channel takes over unless the message has arrived; None: it won't.
+
+    Only codes are that urgent. One that is tried again has `after` from the moment it was put there; one that was taken
+    has as much from now, where the provider `reports` what becomes of it.
+    """
+    if kind != "code":
+        return None
+    if state == "queued":
+        return max(created_at + after, now)
+    return now + after if state == "sent" and reports else None

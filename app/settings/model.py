@@ -217,6 +217,22 @@ class Settings:
     sms_allowed_countries: tuple[str, ...] = setting(
         listed(parsing.region), (), "Countries SMS go to, as ISO codes separated by commas; unset: any."
     )
+    sms_daily_cap: int = setting(whole(0, 100_000_000), 10_000, "SMS sent in a day (UTC); 0: no cap.")
+    sms_minute_limit: int = setting(whole(0, 1_000_000), 600, "SMS sent in a minute, the rest waits; 0: no limit.")
+    sms_prefix_hourly_limit: int = setting(
+        whole(0, 1_000_000),
+        50,
+        "SMS sent in an hour to numbers that differ in their last four digits only; 0: no limit.",
+    )
+    sms_number_hourly_limit: int = setting(
+        whole(0, 1000), 10, "SMS sent to one number in an hour, by all tenants together; 0: no limit."
+    )
+    sms_entered_percent_alarm: int = setting(
+        whole(0, 100), 20, "Alarm when less than this percentage of the codes sent by SMS is entered; 0: never."
+    )
+    sms_safety_dry_run: bool = setting(
+        boolean, False, "Only report what the SMS_ and WHATSAPP_ limits and countries would refuse."
+    )
     whatsapp_enabled: bool = setting(
         boolean,
         _in_development(True, False, "true in development, otherwise false"),
@@ -224,6 +240,9 @@ class Settings:
     )
     whatsapp_provider: tuple[str, ...] = setting(
         listed(parsing.provider), ("console",), "meta, twilio, gupshup, console; several: tried in order."
+    )
+    whatsapp_daily_cap: int = setting(
+        whole(0, 100_000_000), 10_000, "WhatsApp messages sent in a day (UTC); 0: no cap."
     )
     push_enabled: bool = setting(boolean, False, "Offer codes as push notifications.")
     fallback_after_seconds: int = setting(

@@ -14,6 +14,11 @@ _SECRETS: Final = {
     "MSG91_AUTH_KEY": "MSG91: authentication key.",
     "GUPSHUP_PASSWORD": "Gupshup: password of the account.",
     "META_ACCESS_TOKEN": "Meta: access token of a system user.",
+    "META_APP_SECRET": "Meta: the app's secret; checks its callbacks.",
+    "META_VERIFY_TOKEN": "Meta: the verify token typed in where the callback URL is set up.",
+    "VONAGE_SIGNATURE_SECRET": "Vonage: signature secret (SHA-256 or SHA-512 HMAC); checks its callbacks.",
+    "MSG91_WEBHOOK_TOKEN": "MSG91: a secret of your own, in the callback URL as ?token= or as a Bearer token.",
+    "GUPSHUP_CALLBACK_TOKEN": "Gupshup: a secret of your own, in the callback URL as ?token= or as a Bearer token.",
     "AWS_SECRET_ACCESS_KEY": "AWS: secret of the access key.",
     "AWS_SESSION_TOKEN": "AWS: session token, with temporary credentials only.",
 }
@@ -33,6 +38,7 @@ _PLAIN: Final = {
     "AWS_ACCESS_KEY_ID": "AWS: access key.",
     "AWS_REGION": "AWS: region of SNS.",
     "SNS_SENDER_ID": "AWS SNS: sender name, where the country allows one.",
+    "SNS_CALLBACK_TOPIC_ARN": "AWS SNS: the topic that reports on SMS; others are not believed.",
 }
 _API_URLS: Final = {
     f"{vendor.upper()}_API_URL": f"{vendor}: base URL of the API, where it isn't the vendor's usual one."

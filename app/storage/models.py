@@ -188,6 +188,17 @@ class Outbox(Base):
         Index("ix_outbox_leased", "lease_until", postgresql_where=text("state = 'sending'")),
         Index("ix_outbox_challenge", "tenant_id", "challenge_id"),
         Index("ix_outbox_created", "created_at"),
+        Index(
+            "ix_outbox_previous",
+            "tenant_id",
+            "previous_id",
+            unique=True,
+            postgresql_where=text("previous_id IS NOT NULL"),
+        ),
+        Index("ix_outbox_report", "report_key", postgresql_where=text("report_key IS NOT NULL")),
+        Index("ix_outbox_fallback", "fallback_at", postgresql_where=text("fallback_at IS NOT NULL")),
+        Index("ix_outbox_decoys", "created_at", postgresql_where=text("kind = 'decoy'")),
+        Index("ix_outbox_sms", "created_at", postgresql_where=text("channel = 'sms'")),
     )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -210,6 +221,11 @@ class Outbox(Base):
     error_text: Mapped[str | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    previous_id: Mapped[UUID | None]
+    refused: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    report_key: Mapped[str | None]
+    fallback_at: Mapped[datetime | None]
+    counted: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class DeliveryEvent(Base):
@@ -295,6 +311,7 @@ class Device(Base):
     __table_args__ = (
         Index("ix_devices_subject", "tenant_id", "subject_kind", "subject_id"),
         Index("ix_devices_expires", "expires_at"),
+        Index("ix_devices_revoked", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
     )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -597,6 +614,54 @@ class Claim(Base):
     proven_by: Mapped[str | None]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
+class ContactHealth(Base):
+    """A contact that a provider said is no good, until something arrives there or it is changed."""
+
+    __tablename__ = "contact_health"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_id: Mapped[UUID] = mapped_column(primary_key=True)
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime]
+    error_class: Mapped[str]
+    error_text: Mapped[str | None]
+
+
+class ProviderReport(Base):
+    """A report on a message that isn't known as sent yet; kept for minutes."""
+
+    __tablename__ = "provider_reports"
+    __table_args__ = (Index("ix_provider_reports_received", "received_at"),)
+
+    report_key: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(primary_key=True)
+    error_class: Mapped[str | None]
+    error_text: Mapped[str | None]
+    unhealthy: Mapped[bool]
+    received_at: Mapped[datetime]
+
+
+class SendCount(Base):
+    """How many messages that cost money went out since the beginning of a minute, hour or day."""
+
+    __tablename__ = "send_counts"
+    __table_args__ = (Index("ix_send_counts_since", "since"),)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(Integer)
+
+
+class DeliveryCount(Base):
+    """Steps of deliveries since the installation began, for /metrics."""
+
+    __tablename__ = "delivery_counts"
+
+    shard: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
 
 
 class Worker(Base):

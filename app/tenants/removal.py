@@ -3,34 +3,15 @@
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
-from uuid import UUID
-
-import asyncpg
 
 from app.audit.log import Actor, Client, record
 from app.errors import EditConflict, TenantNotFound
 from app.storage.db import Database
 from app.tenants.rules import check_slug
 
-# All that a tenant owns. Audit events stay: they say who removed it, and their chain has no gaps.
-_TABLES: Final = (
-    "challenges",
-    "quota",
-    "refusals",
-    "outbox",
-    "delivery_events",
-    "sessions",
-    "activity",
-    "attack_modes",
-    "devices",
-    "sign_in_links",
-    "tenant_branding",
-    "idempotency_keys",
-    "channel_hours",
-    "api_keys",
-    "admins",
-)
 _LOCK: Final = "SELECT id, name, version FROM tenants WHERE slug = $1 FOR UPDATE"
+# Audit events stay: they say who removed it, and their chain has no gaps. See `sql/removal.sql`.
+_EMPTY: Final = "SELECT fn.empty_tenant($1)"
 _DELETE: Final = "DELETE FROM tenants WHERE id = $1"
 # A busy tenant's history is long, and nobody waits for these rows.
 _PATIENCE: Final = 60.0
@@ -57,21 +38,11 @@ class Removal:
                 raise TenantNotFound(f"No tenant has the slug {slug}.")
             if expected_version is not None and expected_version != tenant["version"]:
                 raise EditConflict(tenant["version"])
-            removed = await _empty(connection, tenant["id"])
+            removed = await connection.fetchval(_EMPTY, tenant["id"], timeout=_PATIENCE)
             await connection.execute(_DELETE, tenant["id"])
             data = {"slug": slug, "name": tenant["name"], "version": tenant["version"], "rows": removed}
             subject = ("tenant", tenant["id"])
             await record(connection, now, tenant["id"], "tenant.removed", actor, client, subject=subject, data=data)
         # A request that still saw the tenant may have committed while we were at it.
         async with self._db.every_tenant() as connection:
-            await _empty(connection, tenant["id"])
-
-
-async def _empty(connection: asyncpg.Connection, tenant_id: UUID) -> dict[str, int]:
-    """Deletes a tenant's rows; answers how many there were, by table."""
-    removed: dict[str, int] = {}
-    for table in _TABLES:
-        tag: str = await connection.execute(f"DELETE FROM {table} WHERE tenant_id = $1", tenant_id, timeout=_PATIENCE)
-        if count := int(tag.rpartition(" ")[2]):
-            removed[table] = count
-    return removed
+            await connection.execute(_EMPTY, tenant["id"], timeout=_PATIENCE)

@@ -52,9 +52,14 @@ SORTS: Final = tuple(_KEYS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which tenants. `search` is looked for in name, slug, email and, if it is made of digits, the phone number."""
+    """Which tenants. `search` is looked for in name, slug, email and, if it is made of digits, the phone number.
+
+    Without `contacts` it is looked for in name and slug only: whoever sees contacts masked could otherwise spell one
+    out, piece by piece.
+    """
 
     search: str = ""
+    contacts: bool = True
     status: str | None = None
     method: str | None = None
     contact_missing: bool | None = None
@@ -164,8 +169,9 @@ def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
     needle = "".join(c for c in filters.search if c.isprintable()).strip().lower()[:_SEARCH_LENGTH]
     if needle:
         args.append(f"%{_literal(needle)}%")
-        matches = [f"{column} LIKE ${len(args)}" for column in ("sort_name", "slug", "email")]
-        if digits := _digits(needle):
+        columns = ("sort_name", "slug", "email") if filters.contacts else ("sort_name", "slug")
+        matches = [f"{column} LIKE ${len(args)}" for column in columns]
+        if filters.contacts and (digits := _digits(needle)):
             args.append(f"%{digits}%")
             matches.append(f"phone_number LIKE ${len(args)}")
         where.append(f"({' OR '.join(matches)})")

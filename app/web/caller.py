@@ -23,7 +23,8 @@ class Caller:
     """Somebody without a session. `wait` is how many seconds they want to wait for the delivery's outcome."""
 
     client: Client
-    language: str
+    # None: the caller named none that we speak, and the tenant's own is for messages.
+    language: str | None
     disclosed: bool
     wait: int = 0
 

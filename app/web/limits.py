@@ -1,9 +1,11 @@
 """What a caller learns about limits: RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10)."""
 
+from app.auth.factors.second_steps import GUESSES_A_DAY
 from app.errors import RateLimited
 from app.settings import Settings
 
 _HOUR = 3600
+_DAY = 24 * _HOUR
 
 
 def policy_header(settings: Settings, policy: str = "hourly") -> dict[str, str]:
@@ -12,6 +14,7 @@ def policy_header(settings: Settings, policy: str = "hourly") -> dict[str, str]:
         "hourly": (settings.otp_hourly_limit, _HOUR),
         "address": (settings.otp_ip_hourly_limit, _HOUR),
         "cooldown": (1, settings.otp_resend_cooldown_seconds),
+        "factor": (GUESSES_A_DAY, _DAY),
     }.get(policy, (settings.otp_hourly_limit, _HOUR))
     return {"RateLimit-Policy": f'"{policy}";q={quota};w={window}'}
 

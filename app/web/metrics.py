@@ -1,8 +1,10 @@
 """Numbers for Prometheus: what was asked, how it was answered, how long it took."""
 
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Final
 
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import (
     CollectorRegistry,
@@ -12,12 +14,14 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
-from app.errors import NotFound
+from app.delivery.health import DeliveryCount, DeliveryHealth
+from app.errors import NotFound, Unavailable
 from app.settings import Settings
-
-AnyRequest: TypeAlias = Request[Any, Any, Any]
+from app.web.services import AnyRequest, services
 
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -56,13 +60,35 @@ class Metrics:
     def route(self, settings: Settings) -> HTTPRouteHandler:
         """GET /metrics. In production it answers this machine only, and nobody behind a proxy."""
 
-        @get("/metrics", include_in_schema=False, sync_to_thread=False)
-        def metrics(request: AnyRequest) -> Response[bytes]:
+        @get("/metrics", include_in_schema=False)
+        async def metrics(request: AnyRequest) -> Response[bytes]:
             if settings.production and not _from_this_machine(request):
                 raise NotFound
-            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+            text = generate_latest(self.registry)
+            # Rather a gap than numbers that look like a restart; what this process counts is still told.
+            with suppress(Unavailable):
+                text += generate_latest(_Deliveries(await DeliveryHealth(services(request).db).counts()))
+            return Response(text, media_type=CONTENT_TYPE_LATEST)
 
         return metrics
+
+
+class _Deliveries(Collector):
+    """What the workers and the providers' callbacks have counted in the database; any web process tells it all."""
+
+    def __init__(self, counts: Sequence[DeliveryCount]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """One family."""
+        family = CounterMetricFamily(
+            "gatehouse_deliveries",
+            "Steps of messages, by the state they led to; queued: to be tried again.",
+            labels=("channel", "provider", "state"),
+        )
+        for count in self._counts:
+            family.add_metric((count.channel, count.provider, count.state), count.count)
+        return [family]
 
 
 def _from_this_machine(request: AnyRequest) -> bool:

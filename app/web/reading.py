@@ -63,7 +63,8 @@ def _from_form(body: bytes, kind: Any) -> Any:
         raise InvalidRequest(FieldError("", "The body is not a form.")) from None
     known = {field.name: given[field.name] for field in msgspec.structs.fields(kind) if field.name in given}
     try:
-        return msgspec.convert(known, kind)
+        # A form has nothing but strings.
+        return msgspec.convert(known, kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidRequest(_fault(str(error))) from None
 

@@ -11,6 +11,8 @@ from litestar import Litestar, Request
 
 from app.auth.api_keys import ApiKeys
 from app.auth.challenges import Challenges
+from app.auth.factors.second_steps import SecondSteps
+from app.auth.factors.service import Factors
 from app.auth.limits import AddressLimiter
 from app.auth.sessions import Sessions
 from app.errors import ConfigurationError
@@ -47,6 +49,8 @@ class Services:
     wakeup: Wakeup
     sessions: Sessions
     challenges: Challenges
+    factors: Factors
+    second_steps: SecondSteps
     api_keys: ApiKeys
 
     @classmethod
@@ -64,7 +68,20 @@ class Services:
         sessions = Sessions(db, ring, settings, clock)
         limiter = AddressLimiter(accelerator, limit=settings.otp_ip_hourly_limit, processes=settings.web_workers)
         challenges = Challenges(db, ring, settings, sessions, limiter, clock, wakeup)
-        return cls(settings, clock, sleep, db, accelerator, ring, wakeup, sessions, challenges, ApiKeys(db, clock))
+        return cls(
+            settings,
+            clock,
+            sleep,
+            db,
+            accelerator,
+            ring,
+            wakeup,
+            sessions,
+            challenges,
+            Factors(db, ring, settings, sessions, clock, wakeup),
+            SecondSteps(db, ring, settings, sessions, clock, wakeup),
+            ApiKeys(db, clock),
+        )
 
     @asynccontextmanager
     async def running(self, _: Litestar) -> AsyncIterator[None]:

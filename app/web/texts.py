@@ -3,12 +3,17 @@
 from typing import Final
 
 DEFAULT_LANGUAGE: Final = "en"
+# BCP 47 for "nobody said": the message is then in the tenant's language.
+UNDETERMINED: Final = "und"
 # The same for everybody who asks, whether a code was sent or not (api.md, "Concealed or disclosed").
 _CODE_SENT: Final = {
     "en": "If we can reach you, a code is on its way. Enter it as soon as it arrives.",
     "de": "Wenn wir Sie erreichen können, ist ein Code unterwegs. Geben Sie ihn ein, sobald er da ist.",
     "fr": "Si nous pouvons vous joindre, un code est en route. Saisissez-le dès qu'il arrive.",
     "es": "Si podemos contactarle, un código está en camino. Introdúzcalo en cuanto llegue.",
+    "pt": "Se pudermos contactá-lo, um código está a caminho. Introduza-o assim que chegar.",
+    "ar": "إذا كان بإمكاننا الوصول إليك، فالرمز في الطريق. أدخله فور وصوله.",
+    "hi": "यदि हम आप तक पहुँच सकते हैं, तो कोड भेजा जा रहा है। मिलते ही उसे दर्ज करें।",
 }
 LANGUAGES: Final = tuple(_CODE_SENT)
 _MOST_RANGES: Final = 20
@@ -19,11 +24,11 @@ def code_sent(language: str) -> str:
     return _CODE_SENT[language]
 
 
-def choose_language(accept_language: str | None) -> str:
-    """The best of our languages for an Accept-Language header (RFC 9110, section 12.5.4); English otherwise."""
+def choose_language(accept_language: str | None) -> str | None:
+    """The best of our languages for an Accept-Language header (RFC 9110, section 12.5.4), or None."""
     if not accept_language:
-        return DEFAULT_LANGUAGE
-    best, best_weight = DEFAULT_LANGUAGE, 0.0
+        return None
+    best, best_weight = None, 0.0
     for text in accept_language.split(",", _MOST_RANGES)[:_MOST_RANGES]:
         tag, _, parameter = text.partition(";")
         language = tag.strip().lower().partition("-")[0]

@@ -114,7 +114,8 @@ class Window:
 async def shoot(page: Page, name: str) -> None:
     """Keeps a picture, if SCREENSHOTS says where."""
     if directory := os.environ.get("SCREENSHOTS"):
-        await page.screenshot(path=Path(directory, f"{name}.png"), full_page=True)
+        # Playwright hides the caret by a style of its own, which htmx copies and the CSP then reports.
+        await page.screenshot(path=Path(directory, f"{name}.png"), full_page=True, caret="initial")
 
 
 @pytest.fixture(scope="module")

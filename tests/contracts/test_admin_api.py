@@ -16,7 +16,7 @@ from app.audit.log import Actor, Client
 from app.auth.admin_sessions import STEP_UP
 from app.auth.admins import Admin
 from app.auth.links import Links
-from app.auth.sessions import Sessions
+from app.auth.sessions import Sessions, SignIn
 from app.keys import KeyRing
 from app.settings import Settings
 from app.storage import SYSTEM_TENANT
@@ -236,7 +236,9 @@ async def test_a_sign_in_link_works_once(world: World, ring: KeyRing, settings: 
     address, _, token = made.json()["url"].rpartition("/")
     assert address == f"{BASE_URL}/t/{tenant.slug}/link"
     links = Links(world.db, Sessions(world.db, ring, settings, world.clock), world.clock)
-    assert (await links.use(token, Client("page"))).tenant_slug == tenant.slug
+    entered = await links.use(token, Client("page"))
+    assert isinstance(entered, SignIn)
+    assert entered.tenant_slug == tenant.slug
     events = await world.viewer("GET", "/events", params={"tenant": tenant.slug, "action": "sign_in_link.*"})
     assert [event["action"] for event in events.json()["events"]] == ["sign_in_link.created"]
     stopped = await world.tenant(status="suspended")
@@ -244,7 +246,7 @@ async def test_a_sign_in_link_works_once(world: World, ring: KeyRing, settings: 
 
 
 async def test_a_repeated_post_is_done_once(world: World, slug: str) -> None:
-    """The same key and body get the very same answer; another body 409; a refusal isn't kept; a day later it is over."""
+    """Key and body again: the very same answer; another body: 409; a refusal isn't kept; after a day it is over."""
     body = {"slug": slug, "name": "Acme"}
     first = await world.manager("POST", "/tenants", json=body, key="k")
     again = await world.manager("POST", "/tenants", json=body, key="k")
@@ -258,7 +260,7 @@ async def test_a_repeated_post_is_done_once(world: World, slug: str) -> None:
     assert (await world.manager("POST", "/tenants", json=body, key="other")).status_code == 201
     world.clock.forward(hours=24)
     problem(await world.manager("POST", "/tenants", json=body, key="k"), 409, "already-exists")
-    problem(await world.manager("POST", "/tenants", json=body, key="é"), 400, "invalid-request")
+    problem(await world.manager("POST", "/tenants", json=body, key="k" * 256), 400, "invalid-request")
 
 
 async def test_parallel_posts_with_one_key_are_done_once(world: World) -> None:
@@ -283,7 +285,7 @@ async def test_no_kept_answer_can_be_read_in_the_database(world: World) -> None:
     assert b"kept" not in stored
 
 
-async def test_removing_leaves_nothing_but_the_log(world: World, ring: KeyRing, urls: tuple[str, str]) -> None:
+async def test_removing_leaves_nothing_but_the_log(world: World, ring: KeyRing) -> None:
     """Whoever is signed in is out, and no table but the audit log has a row of the tenant's any more."""
     tenant = await world.tenant()
     asked = (await world.http.otp(tenant.slug, "request")).json()["challenge_id"]
@@ -310,12 +312,7 @@ async def test_removing_leaves_nothing_but_the_log(world: World, ring: KeyRing, 
             for (name,) in tables
             if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {name} WHERE tenant_id = $1)", tenant.id)
         ]
-        # A table that isn't emptied here belongs into app.tenants.removal.
-        emptied = {name for (name,) in tables} - {"audit_events"}
     assert left == ["audit_events"]
-    from app.tenants.removal import _TABLES
-
-    assert set(_TABLES) == emptied
     removed = (await world.viewer("GET", "/events", params={"action": "tenant.removed", "limit": 1})).json()["events"]
     assert removed[0]["data"]["slug"] == tenant.slug
 
@@ -504,7 +501,7 @@ async def test_the_last_owner_stays(world: World) -> None:
         world.owner("PATCH", f"/admins/{first.id}", json={"role": "viewer"}),
         world.owner("DELETE", f"/admins/{second.id}"),
     )
-    assert sorted(answer.status_code for answer in answers)[-1] == 403
+    assert max(answer.status_code for answer in answers) == 403
     owners = "SELECT count(*) FROM admins WHERE role = 'owner' AND status = 'active'"
     assert await count(world.db, owners) == 1
 
@@ -525,6 +522,7 @@ async def admin_cookie(world: World, sessions: Sessions, admin_id: UUID) -> str:
     links = Links(world.db, sessions, world.clock)
     token = await links.create(SYSTEM_TENANT, ("admin", admin_id), Actor("operator"), Client("cli"))
     entered = await links.use(token, Client("page"))
+    assert isinstance(entered, SignIn)
     assert entered.cookie is not None
     return entered.cookie
 

@@ -1,18 +1,22 @@
 """Tenants' branding in the store: read by the worker in batches, changed by admins, its logo served by us."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from app.audit.log import Actor, Client
 from app.delivery.branding import PLAIN, Branding, Brandings
+from app.delivery.render import Renderer
 from app.errors import EditConflict, InvalidRequest, TenantNotFound
+from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
 from tests.http import Http, serve
 from tests.people import SomeTenant, add_tenant
+from tests.unit.test_messages import CODE
 from tests.unit.test_messages_branding import JPEG, png
 
 OPERATOR, SHELL = Actor("operator"), Client("cli")
@@ -127,6 +131,21 @@ async def test_a_batch_is_one_look(
     seconds.now = 30
     await brandings.prepare([tenant.id])
     assert brandings.known(tenant.id).sender_name == "Zenith"
+
+
+async def test_a_message_wears_its_tenants_look(
+    brandings: Brandings, tenant: SomeTenant, clock: Clock, ring: KeyRing
+) -> None:
+    """Looked up for a claimed batch, then used for each of its messages; a decoy's tenant is not even looked up."""
+    decoyed = uuid4()
+    await change(brandings, tenant, clock, sender_name="Acme Help", code_in_subject=False)
+    renderer = Renderer("https://login.example", ring=ring, brandings=brandings)
+    claimed = replace(CODE, tenant_id=tenant.id)
+    await renderer.prepare([claimed, replace(CODE, tenant_id=decoyed, state="void")])
+    message = renderer.render(claimed, "012345", clock.now)
+    assert (message.sender_name, message.subject) == ("Acme Help", "Your Acme sign-in code")
+    assert "https://login.example/not-me/" in message.text
+    assert decoyed not in brandings._known
 
 
 async def test_messages_do_not_wait_for_the_database(

@@ -46,7 +46,15 @@ SELECT 'grant', table_name || ' ' || grantee, string_agg(privilege_type, ',' ORD
 FROM information_schema.role_table_grants WHERE table_schema = 'public' GROUP BY table_name, grantee
 """
 # These belong to no tenant. A table without `tenant_id` is listed here on purpose or is a mistake.
-_NOBODYS: Final = {"alembic_version", "workers", "audit_seals", "audit_checkpoints"}
+_NOBODYS: Final = {
+    "alembic_version",
+    "workers",
+    "audit_seals",
+    "audit_checkpoints",
+    "provider_reports",
+    "send_counts",
+    "delivery_counts",
+}
 _TABLES: Final = """
 SELECT c.relname, c.relrowsecurity AND c.relforcerowsecurity AS forced, (
     SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]

@@ -239,9 +239,10 @@ async def test_a_lost_lease_has_no_say(
     clock.forward(seconds=16)
     await outbox.renew(clock(), mine[:1], lease=LEASE)
     (taken,) = await claim(other, clock)
-    assert await other.settle(clock(), [outcome(taken, provider_message_id="theirs")]) == 1
+    assert (await other.settle(clock(), [outcome(taken, provider_message_id="theirs")])).written == 1
 
-    assert await outbox.settle(clock(), [outcome(c, "failed", provider_message_id="mine") for c in mine]) == 1
+    settled = await outbox.settle(clock(), [outcome(c, "failed", provider_message_id="mine") for c in mine])
+    assert settled.written == 1
     await outbox.renew(clock(), mine, lease=LEASE)
 
     stored = {t.id: await row(db, t) for t in tenants}
@@ -260,7 +261,7 @@ async def test_a_batch_is_settled_in_one_statement(
     by_tenant = {c.tenant_id: c for c in await claim(outbox, clock)}
     sent, failed, again = (by_tenant[t.id] for t in tenants)
 
-    written = await outbox.settle(
+    settled = await outbox.settle(
         clock(),
         [
             outcome(sent, provider_message_id="250 queued as 1"),
@@ -269,7 +270,7 @@ async def test_a_batch_is_settled_in_one_statement(
         ],
     )
 
-    assert written == 3
+    assert (settled.written, settled.followed) == (3, 0)
     states = [await row(db, t) for t in tenants]
     assert [(s["state"], s["error_class"]) for s in states] == [
         ("sent", None),
@@ -297,7 +298,7 @@ async def test_nothing_settled_is_sent_or_changed_again(
     (claimed,) = await claim(outbox, clock)
     await outbox.settle(clock(), [outcome(claimed)])
 
-    assert await outbox.settle(clock(), [outcome(claimed, "queued", retry_at=clock())]) == 0
+    assert (await outbox.settle(clock(), [outcome(claimed, "queued", retry_at=clock())])).written == 0
     assert await outbox.release(clock()) == 0
     assert (await row(db, tenant))["state"] == "sent"
     assert await events(db, tenant) == [("sent", None)]
@@ -404,7 +405,7 @@ async def test_expired_challenges_lose_their_secrets(
 async def test_what_has_had_its_time_is_deleted(
     db: Database, challenges: Challenges, outbox: Outbox, ring: KeyRing, clock: Clock
 ) -> None:
-    """Each kind after its own time, and not before: challenges and quota within the hour, messages after a day."""
+    """Each kind after its own time: challenges within the hour; messages and counted guesses after a day."""
     tenant = await add_tenant(db, clock())
     realm = Realm.of(tenant.slug)
     issued = await challenges.request(realm, CLIENT)
@@ -432,7 +433,8 @@ async def test_what_has_had_its_time_is_deleted(
     assert await left() == [0, 1, 2]
     clock.forward(minutes=5)
     await tidy(db, since=start, now=clock(), batch=1)
-    assert await left() == [0, 0, 2]
+    # A wrong guess counts for 24 hours, so it is remembered as long.
+    assert await left() == [0, 1, 2]
     clock.forward(hours=24)
     await tidy(db, since=start, now=clock(), batch=1)
     # The notice is older than a day, too, but nobody has settled it yet.

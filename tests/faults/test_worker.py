@@ -1,41 +1,31 @@
 """The worker under faults: refusals, silence, poison, stores that go away, signals. Nothing is lost, copies are few."""
 
 import asyncio
-import os
 import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from structlog.testing import capture_logs
 
-from app.audit.log import Client
 from app.auth.challenges import Challenges, Realm
-from app.delivery.dispatcher import Dispatcher
 from app.delivery.message import Message
 from app.delivery.outage import Outage
-from app.delivery.outbox import WAKE_CHANNEL, Claimed, Outbox
-from app.delivery.providers.smtp import Smtp
-from app.delivery.render import Renderer
+from app.delivery.outbox import WAKE_CHANNEL, Claimed
 from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database, Row
 from app.storage.redis import Accelerator
 from app.worker import derive
 from tests.conftest import Clock
+from tests.deliveries import CLIENT, Works, ask, states, worker_process
 from tests.mailserver import SILENCE, Mail, MailServer, mail_server
 from tests.people import SomeTenant, add_tenant, count, current_code
 from tests.stores import StoresOfTests
-
-CLIENT = Client("api", "203.0.113.9", "Firefox", "r")
 
 
 @pytest.fixture(autouse=True)
@@ -49,62 +39,6 @@ async def _empty(db: Database) -> None:
 async def mail() -> AsyncIterator[MailServer]:
     async with mail_server() as server:
         yield server
-
-
-class Works:
-    """Dispatchers on real stores that send to one mail server, and what they wrote."""
-
-    def __init__(self, settings: Settings, ring: KeyRing, clock: Clock, mail: MailServer) -> None:
-        self.settings = settings
-        self.ring = ring
-        self.clock = clock
-        self.mail = mail
-        self.logs: list[Any] = []
-
-    @asynccontextmanager
-    async def running(
-        self,
-        *,
-        database_url: str | None = None,
-        redis_url: str | None = None,
-        derive: Callable[[Claimed], str] | None = None,
-        drain_seconds: float = 25.0,
-        smtp_timeout: float = 5.0,
-        **options: Any,
-    ) -> AsyncIterator[Dispatcher]:
-        """A dispatcher at work; at the end it is stopped, and everything it did is in the database."""
-        database = Database(database_url or self.settings.database_url or "", size=4)
-        accelerator = Accelerator(redis_url or self.settings.redis_url or "")
-        smtp = Smtp(
-            host="127.0.0.1",
-            port=self.mail.port,
-            from_email="codes@gatehouse.example",
-            from_name="Gatehouse",
-            starttls=False,
-            timeout=smtp_timeout,
-        )
-        await database.open()
-        with capture_logs() as self.logs:
-            dispatcher = Dispatcher(
-                Outbox(database, "worker-under-test"),
-                accelerator,
-                {"email": [smtp]},
-                Renderer("https://login.example"),
-                clock=self.clock,
-                derive=derive or self.derive,
-                chance=lambda: 0.0,
-                **options,
-            )
-            running = asyncio.create_task(dispatcher.run(drain_seconds=drain_seconds))
-            yield dispatcher
-            dispatcher.stop()
-            await asyncio.wait_for(running, 40)
-        await smtp.close()
-        await accelerator.close()
-        await database.close()
-
-    def derive(self, claimed: Claimed) -> str:
-        return derive(self.ring, claimed)
 
 
 @pytest.fixture
@@ -124,12 +58,6 @@ async def history(db: Database, tenant: SomeTenant) -> list[tuple[str, str | Non
             "SELECT state, error_class FROM delivery_events WHERE tenant_id = $1 ORDER BY id", tenant.id
         )
     return [(row["state"], row["error_class"]) for row in rows]
-
-
-async def ask(db: Database, challenges: Challenges, clock: Clock, **fields: Any) -> tuple[SomeTenant, str]:
-    """A tenant who asked for a code, and the challenge's id."""
-    tenant = await add_tenant(db, clock(), **fields)
-    return tenant, (await challenges.request(Realm.of(tenant.slug), CLIENT)).challenge_id
 
 
 async def test_a_committed_code_arrives_and_signs_in(
@@ -347,13 +275,13 @@ async def test_stop_finishes_what_is_under_way(
     async with works.running():
         await mail.next()
 
-    states = await _states(db)
+    states = await states(db)
     assert states.keys() <= {"sent", "queued"}
     assert states["sent"] == len(mail.mails)
     async with works.running():
         while len(mail.mails) < 100:
             await mail.next()
-    assert await _states(db) == {"sent": 100}
+    assert await states(db) == {"sent": 100}
     assert len({m.read["Message-ID"] for m in mail.given}) == len(mail.given) == 100
 
 
@@ -367,14 +295,8 @@ async def test_stop_hands_back_what_does_not_finish(
     async with works.running(drain_seconds=0.1):
         await mail.asked("MAIL", 8)
 
-    assert await _states(db) == {"queued": 20}
+    assert await states(db) == {"queued": 20}
     assert await count(db, "SELECT count(*) FROM outbox WHERE attempts = 0 AND lease_owner IS NULL") == 20
-
-
-async def _states(db: Database) -> dict[str, int]:
-    async with db.every_tenant() as connection:
-        rows = await connection.fetch("SELECT state, count(*) FROM outbox GROUP BY state")
-    return {row["state"]: row["count"] for row in rows}
 
 
 class Gate:
@@ -470,42 +392,6 @@ async def test_postgres_goes_away_and_comes_back(
     assert [await history(db, tenant) for tenant in tenants] == [[("sent", None)]] * 11
     assert len(mail.given) == 11
     assert sum("away" in log["event"] for log in works.logs) == 10
-
-
-WORKER = "import os; from app.settings import load; from app.worker import main; main(load(os.environ, dotenv=None))"
-
-
-@asynccontextmanager
-async def worker_process(settings: Settings, mail: MailServer) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`gatehouse worker` as a process of its own, on the tests' stores."""
-    assert settings.database_url
-    assert settings.redis_url
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        WORKER,
-        env={
-            "PATH": os.environ["PATH"],
-            "ENVIRONMENT": "test",
-            "DATA_DIR": str(settings.data_dir),
-            "DATABASE_URL": settings.database_url,
-            "REDIS_URL": settings.redis_url,
-            "SMTP_ENABLED": "true",
-            "SMTP_HOST": "127.0.0.1",
-            "SMTP_PORT": str(mail.port),
-            "SMTP_USE_TLS": "false",
-            "SMTP_FROM_EMAIL": "codes@gatehouse.example",
-        },
-        cwd=Path(__file__).parents[2],
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 @pytest.fixture

@@ -88,6 +88,10 @@ async def test_a_viewer_sees_contacts_masked_everywhere(office: Office) -> None:
         assert '<form method="post" action="/admin/tenants' not in browser.page.text, path
     await browser.get(base)
     assert "s***@masked.example" in browser.words
+    # Nor can one be spelled out by searching for its parts.
+    for part in ("secret.person", "79460777"):
+        await browser.get(f"/admin/tenants?q={part}")
+        assert tenant.slug not in browser.page.text, part
 
 
 async def test_a_new_tenant(office: Office) -> None:

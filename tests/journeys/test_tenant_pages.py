@@ -15,6 +15,7 @@ from app.keys import KeyRing
 from app.settings import Settings
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
+from app.tenants.service import Tenants
 from tests.conftest import Clock
 from tests.http import Http, serve
 from tests.pages import Visitor, visitor
@@ -370,6 +371,21 @@ async def test_the_history_goes_back_page_by_page(person: Visitor, db: Database,
     assert "Older" not in person.text
     answer = await person.open(f"/t/{tenant.slug}/?before=nonsense")
     assert answer.status_code == 400
+
+
+async def test_what_an_admin_did_is_told_without_where_from(
+    settings: Settings, person: Visitor, db: Database, ring: KeyRing, clock: Clock
+) -> None:
+    """The history names an admin's change in plain words; the admin's address and browser stay the admin's."""
+    tenant = await add_tenant(db, clock())
+    admin = Client("page", "198.51.100.77", "AdminBrowser/1.0")
+    tenants = Tenants(db, settings, clock)
+    await tenants.update(tenant.slug, {"name": "Northwind"}, actor=OPERATOR, client=admin)
+    await sign_in(person, db, ring, tenant)
+    await person.open(f"/t/{tenant.slug}/")
+    assert "An admin changed the settings" in person.text
+    assert "198.51.100.77" not in person.page.text
+    assert "AdminBrowser" not in person.page.text
 
 
 async def test_a_sign_in_link_wants_a_press(http: Http, db: Database, clock: Clock, sessions: Sessions) -> None:

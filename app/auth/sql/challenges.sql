@@ -502,7 +502,7 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.complete_sign_in(
     p_now timestamptz, p_tenant uuid, p_challenge uuid, p_generation integer, p_session uuid, p_kind text,
     p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_device_name text, p_client jsonb,
-    p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_admins_must boolean
+    p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_half_ttl interval, p_admins_must boolean
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     c         challenges;
@@ -531,7 +531,8 @@ BEGIN
     END IF;
     v_outcome := fn.begin_session(p_now, p_tenant, c.subject_kind, c.subject_id, p_challenge, p_session, p_kind,
                                   p_secret_hash, p_refresh_hash, p_ttl, c.proven || ('otp:' || c.channel), p_device_name,
-                                  p_client, c.device_id, p_new_device, p_device_ttl, p_half_hash, p_admins_must);
+                                  p_client, c.device_id, p_new_device, p_device_ttl, p_half_hash, p_half_ttl,
+                                  p_admins_must);
     IF v_outcome = 'refused' THEN
         RETURN 'code-expired';
     END IF;
@@ -568,5 +569,6 @@ BEGIN
     SELECT o.state, o.channel, o.error_class, o.error_text INTO outbox_state, channel, error_class, error_text
     FROM outbox o
     WHERE o.tenant_id = v_tenant AND o.challenge_id = p_challenge AND o.generation = c.generation
-    ORDER BY o.created_at DESC LIMIT 1;
+    -- Where one way failed and another is under way, or arrived, that is what counts.
+    ORDER BY array_position(ARRAY['delivered', 'sent', 'sending', 'queued', 'failed'], o.state), o.created_at DESC LIMIT 1;
 END $$;

@@ -107,11 +107,12 @@ BEGIN
     PERFORM fn.tell_of_factors(p_now, p_tenant, p_subject_kind, p_subject, p_change, p_channels);
 END $$;
 
--- What a person has: NULLs and 0 for nothing.
+-- What the person of a session has (NULLs and 0 for nothing), and whether the session may change it.
 CREATE OR REPLACE FUNCTION fn.subject_factors(
-    p_tenant uuid, p_subject_kind text, p_subject uuid, p_admins_must boolean,
+    p_now timestamptz, p_tenant uuid, p_session uuid, p_subject_kind text, p_subject uuid, p_fresh interval,
+    p_admins_must boolean,
     OUT totp_since timestamptz, OUT totp_used_at timestamptz, OUT backup_codes integer, OUT backup_since timestamptz,
-    OUT required boolean, OUT off boolean
+    OUT required boolean, OUT off boolean, OUT may_change boolean
 ) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
@@ -123,6 +124,7 @@ BEGIN
     WHERE b.tenant_id = p_tenant AND b.subject_kind = p_subject_kind AND b.subject_id = p_subject;
     required := fn.must_have_factor(p_tenant, p_subject_kind, p_subject, p_admins_must);
     off := fn.factors_off(p_tenant, p_subject_kind);
+    may_change := fn.may_change_factors(p_now, p_tenant, p_session, p_subject_kind, p_subject, p_fresh);
 END $$;
 
 CREATE OR REPLACE FUNCTION fn.factors_off(p_tenant uuid, p_subject_kind text) RETURNS boolean LANGUAGE sql STABLE AS $$

@@ -137,7 +137,7 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.use_sign_in_link(
     p_now timestamptz, p_tenant uuid, p_link uuid, p_secret_hash bytea, p_session uuid, p_kind text,
     p_cookie_hash bytea, p_ttl integer, p_client jsonb, p_new_device uuid, p_device_ttl interval, p_half_hash bytea,
-    p_admins_must boolean,
+    p_half_ttl interval, p_admins_must boolean,
     OUT outcome text, OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid,
     OUT subject_name text
 ) LANGUAGE plpgsql AS $$
@@ -158,7 +158,7 @@ BEGIN
     END IF;
     outcome := fn.begin_session(p_now, p_tenant, l.subject_kind, l.subject_id, NULL, p_session, p_kind, p_cookie_hash,
                                 NULL, p_ttl, ARRAY['link'], NULL, p_client, NULL, p_new_device, p_device_ttl,
-                                p_half_hash, p_admins_must);
+                                p_half_hash, p_half_ttl, p_admins_must);
     tenant := p_tenant;
     subject_kind := l.subject_kind;
     subject := l.subject_id;

@@ -169,7 +169,7 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.sign_in_without_code(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_device uuid, p_proven text,
     p_session uuid, p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_client jsonb,
-    p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_admins_must boolean,
+    p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_half_ttl interval, p_admins_must boolean,
     OUT outcome text, OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid,
     OUT subject_name text, OUT device_id uuid
 ) LANGUAGE plpgsql AS $$
@@ -203,7 +203,7 @@ BEGIN
         p_refresh_hash, p_ttl,
         array_remove(ARRAY[CASE WHEN p_proven IS NOT NULL THEN 'password' END,
                            CASE WHEN v_device.remembered_at IS NOT NULL THEN 'device' END], NULL),
-        NULL, p_client, v_device.id, p_new_device, p_device_ttl, p_half_hash, p_admins_must);
+        NULL, p_client, v_device.id, p_new_device, p_device_ttl, p_half_hash, p_half_ttl, p_admins_must);
     IF p_proven IS NOT NULL THEN
         PERFORM fn.forget_password_try(tenant, v_key, coalesce(v_device.id::text, ''));
     END IF;

@@ -125,7 +125,7 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.register_proven(
     p_now timestamptz, p_slug text, p_token_hash bytea, p_claim jsonb, p_session uuid, p_kind text,
     p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_client jsonb, p_new_device uuid, p_device_ttl interval,
-    p_half_hash bytea, p_admins_must boolean,
+    p_half_hash bytea, p_half_ttl interval, p_admins_must boolean,
     OUT outcome text, OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid,
     OUT subject_name text, OUT device_id uuid
 ) LANGUAGE plpgsql AS $$
@@ -153,5 +153,5 @@ BEGIN
     subject_name := k.name;
     outcome := fn.begin_session(p_now, tenant, subject_kind, subject, k.id, p_session, p_kind, p_secret_hash,
         p_refresh_hash, p_ttl, ARRAY['otp:' || k.proven_by], NULL, p_client, NULL, p_new_device, p_device_ttl,
-        p_half_hash, p_admins_must);
+        p_half_hash, p_half_ttl, p_admins_must);
 END $$;

@@ -39,7 +39,8 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.begin_session(
     p_now timestamptz, p_tenant uuid, p_subject_kind text, p_subject uuid, p_challenge uuid, p_session uuid,
     p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_methods text[], p_device_name text,
-    p_client jsonb, p_device uuid, p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_admins_must boolean
+    p_client jsonb, p_device uuid, p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_half_ttl interval,
+    p_admins_must boolean
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE v_next text;
 BEGIN
@@ -54,9 +55,7 @@ BEGIN
     INSERT INTO half_sign_ins (tenant_id, id, secret_hash, subject_kind, subject_id, next, kind, methods, challenge_id,
                                device_id, device_name, created_at, expires_at)
     VALUES (p_tenant, p_session, p_half_hash, p_subject_kind, p_subject, v_next, p_kind, p_methods, p_challenge,
-            p_device, p_device_name, p_now,
-            -- Whoever has yet to install an app needs longer than whoever has one at hand.
-            p_now + CASE v_next WHEN 'enrol' THEN interval '15 minutes' ELSE interval '5 minutes' END);
+            p_device, p_device_name, p_now, p_now + p_half_ttl);
     PERFORM fn.write_audit(p_now, p_tenant, 'factor.asked', p_subject_kind, p_subject, p_challenge, p_client,
                            jsonb_build_object('methods', p_methods, 'next', v_next));
     RETURN v_next;

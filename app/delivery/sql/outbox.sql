@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION fn.claim_outbox(
     p_now timestamptz, p_owner text, p_limit integer, p_lease interval, p_max_tries integer
 ) RETURNS TABLE (
     state text, tenant_id uuid, id uuid, kind text, channel text, challenge_id uuid, generation integer,
-    destination text, payload jsonb, attempts smallint, last_error_class text,
+    destination text, payload jsonb, attempts smallint, last_error_class text, refused text[],
     created_at timestamptz, expires_at timestamptz,
     salt bytea, key_id text, code_length smallint, subject_kind text, subject_id uuid, purpose text,
     challenge_locale text, ip inet, user_agent text, asked_at timestamptz,
@@ -29,7 +29,7 @@ BEGIN
         ORDER BY o.available_at LIMIT p_limit FOR UPDATE SKIP LOCKED
     ), picked AS MATERIALIZED (
         SELECT o.tenant_id, o.id, o.kind, o.channel, o.challenge_id, o.generation, o.destination, o.payload,
-               o.error_class AS last_error_class, o.created_at, o.expires_at,
+               o.error_class AS last_error_class, o.refused, o.created_at, o.expires_at,
                c.salt, c.key_id, c.code_length, c.subject_kind, c.subject_id, c.purpose, c.locale, c.ip, c.user_agent,
                c.sent_at,
                CASE
@@ -53,6 +53,7 @@ BEGIN
                                          ELSE o.error_class END,
             destination = CASE WHEN p.verdict = 'sending' THEN o.destination END,
             payload = CASE WHEN p.verdict = 'sending' THEN o.payload END,
+            fallback_at = CASE WHEN p.verdict = 'sending' THEN o.fallback_at END,
             updated_at = p_now
         FROM picked p
         WHERE o.tenant_id = p.tenant_id AND o.id = p.id
@@ -77,7 +78,7 @@ BEGIN
                WHEN p.channel = 'email' THEN t.email
                ELSE t.phone_number
            END),
-           p.payload, c.attempts, p.last_error_class, p.created_at, p.expires_at,
+           p.payload, c.attempts, p.last_error_class, p.refused, p.created_at, p.expires_at,
            p.salt, p.key_id, p.code_length, p.subject_kind, p.subject_id, p.purpose,
            p.locale, p.ip, p.user_agent, p.sent_at,
            t.slug, t.name, t.locale, t.timezone
@@ -89,47 +90,84 @@ BEGIN
     LEFT JOIN admins a ON a.tenant_id = p.tenant_id AND a.id = p.subject_id AND p.subject_kind = 'admin';
 END $$;
 
--- Writes down how a batch of sends went: sent, failed for good, or queued again for p_retry_ats. Only rows this owner
--- still holds: whoever lost a lease has no say any more, so states never go backwards. Answers how many were written.
+-- Writes down how a batch of sends went: sent, failed for good, or queued again. Only rows this owner still holds:
+-- whoever lost a lease has no say any more, so states never go backwards. What failed goes on by the next channel of
+-- p_routes (providers by channel) in the same transaction. Answers how many were written, and how many went on.
 CREATE OR REPLACE FUNCTION fn.settle_outbox(
-    p_now timestamptz, p_owner text, p_tenant_ids uuid[], p_ids uuid[], p_states text[], p_providers text[],
-    p_provider_message_ids text[], p_error_classes text[], p_error_texts text[], p_retry_ats timestamptz[],
-    p_took_ms integer[]
-) RETURNS integer LANGUAGE plpgsql AS $$
-DECLARE v_settled integer;
+    p_now timestamptz, p_owner text, p_routes jsonb, p_outcomes jsonb, OUT written integer, OUT followed integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_failed outbox[];
+    v_row    outbox;
 BEGIN
     PERFORM set_config('app.scope', 'all', true);
-    WITH outcome AS (
-        SELECT * FROM unnest(p_tenant_ids, p_ids, p_states, p_providers, p_provider_message_ids, p_error_classes,
-                             p_error_texts, p_retry_ats, p_took_ms)
-            AS u (tenant_id, id, state, provider, provider_message_id, error_class, error_text, retry_at, took_ms)
+    WITH outcome AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(p_outcomes) AS u (
+            tenant_id uuid, id uuid, state text, provider text, provider_message_id text, error_class text,
+            error_text text, retry_at timestamptz, took_ms integer, tried boolean, doubtful boolean, reports boolean,
+            refused text[], fallback_at timestamptz, earlier jsonb, unhealthy_class text, unhealthy_text text)
     ), settled AS (
         UPDATE outbox o SET
             state = s.state,
+            attempts = CASE WHEN s.tried THEN o.attempts ELSE greatest(o.attempts - 1, 0) END,
             available_at = coalesce(s.retry_at, o.available_at),
+            fallback_at = s.fallback_at,
+            refused = s.refused,
+            report_key = CASE WHEN s.reports THEN s.provider || ':' || s.provider_message_id END,
             lease_until = NULL,
             lease_owner = NULL,
             provider = s.provider,
             provider_message_id = s.provider_message_id,
             -- A doubt whether an earlier try arrived outlives the next refusal: it bounds the copies.
-            error_class = CASE WHEN s.state = 'queued' AND o.error_class = 'unanswered' THEN o.error_class
-                               ELSE s.error_class END,
+            error_class = CASE WHEN s.state = 'queued' AND (s.doubtful OR o.error_class = 'unanswered')
+                               THEN 'unanswered' ELSE s.error_class END,
             error_text = s.error_text,
             destination = CASE WHEN s.state = 'queued' THEN o.destination END,
             payload = CASE WHEN s.state = 'queued' THEN o.payload END,
             updated_at = p_now
         FROM outcome s
         WHERE o.tenant_id = s.tenant_id AND o.id = s.id AND o.state = 'sending' AND o.lease_owner = p_owner
-        RETURNING o.tenant_id, o.id, o.challenge_id, o.kind, o.channel, s.state, s.provider, s.provider_message_id,
-                  s.error_class, s.error_text, s.took_ms
+        RETURNING o AS row, s.*
+    ), told AS (
+        INSERT INTO delivery_events (tenant_id, at, outbox_id, challenge_id, kind, channel, state, provider,
+                                     provider_message_id, error_class, error_text, took_ms)
+        SELECT s.tenant_id, p_now, s.id, (s.row).challenge_id, (s.row).kind, (s.row).channel, step.state,
+               step.provider, step.provider_message_id, step.error_class, step.error_text, step.took_ms
+        FROM settled s CROSS JOIN LATERAL (
+            SELECT n, 'queued' AS state, e.value ->> 'provider' AS provider, NULL AS provider_message_id,
+                   e.value ->> 'error_class' AS error_class, e.value ->> 'error_text' AS error_text,
+                   (e.value ->> 'took_ms')::integer AS took_ms
+            FROM jsonb_array_elements(s.earlier) WITH ORDINALITY AS e (value, n)
+            UNION ALL
+            SELECT 1000, s.state, s.provider, s.provider_message_id, s.error_class, s.error_text, s.took_ms
+            WHERE s.tried
+        ) AS step
+        ORDER BY s.id, step.n
+    ), healthy AS (
+        -- An arrival that nobody will report is proven by nothing more than this.
+        DELETE FROM contact_health h USING settled s LEFT JOIN challenges c
+            ON c.tenant_id = s.tenant_id AND c.id = (s.row).challenge_id
+        WHERE s.state = 'sent' AND NOT s.reports AND (s.row).kind IN ('code', 'test')
+          AND h.tenant_id = s.tenant_id AND h.channel = (s.row).channel
+          AND h.subject_id = coalesce(c.subject_id, s.tenant_id)
+    ), unhealthy AS (
+        INSERT INTO contact_health AS h (tenant_id, subject_id, channel, since, error_class, error_text)
+        SELECT DISTINCT ON (s.tenant_id, coalesce(c.subject_id, s.tenant_id), (s.row).channel)
+               s.tenant_id, coalesce(c.subject_id, s.tenant_id), (s.row).channel, p_now, s.unhealthy_class,
+               s.unhealthy_text
+        FROM settled s LEFT JOIN challenges c ON c.tenant_id = s.tenant_id AND c.id = (s.row).challenge_id
+        WHERE s.unhealthy_class IS NOT NULL AND s.state <> 'sent' AND (s.row).kind IN ('code', 'test')
+        ORDER BY s.tenant_id, coalesce(c.subject_id, s.tenant_id), (s.row).channel
+        ON CONFLICT (tenant_id, subject_id, channel)
+            DO UPDATE SET error_class = excluded.error_class, error_text = excluded.error_text
     )
-    INSERT INTO delivery_events (tenant_id, at, outbox_id, challenge_id, kind, channel, state, provider,
-                                 provider_message_id, error_class, error_text, took_ms)
-    SELECT tenant_id, p_now, id, challenge_id, kind, channel, state, provider, provider_message_id, error_class,
-           error_text, took_ms
-    FROM settled;
-    GET DIAGNOSTICS v_settled = ROW_COUNT;
-    RETURN v_settled;
+    SELECT count(*), array_agg(s.row) FILTER (WHERE s.state = 'failed' AND (s.row).kind = 'code')
+    INTO written, v_failed FROM settled s;
+
+    followed := 0;
+    FOREACH v_row IN ARRAY coalesce(v_failed, '{}') LOOP
+        followed := followed + fn.follow(p_now, v_row, p_routes, false)::integer;
+    END LOOP;
 END $$;
 
 -- Keeps hold of messages whose sending takes longer than the lease.

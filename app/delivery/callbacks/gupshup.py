@@ -1,0 +1,53 @@
+"""Gupshup's real-time delivery reports, by POST: not signed, so the URL it was given holds a secret.
+
+Source: Gupshup docs "Real Time Delivery Reports" (SMS and WhatsApp) with the causes below.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from app.delivery.callbacks.posted import Posted, Report, read_json, require_token
+from app.delivery.providers.rest import OPTED_OUT, RECIPIENT, REFUSED, UNAVAILABLE, UNROUTABLE, Fault
+
+_DELIVERED: Final = frozenset({"DELIVERED", "READ", "SUCCESS"})
+_FAILED: Final = frozenset({"FAILED", "FAIL", "UNDELIVERED", "EXPIRED", "REJECTED"})
+_FAULTS: Final[Mapping[str, Fault]] = {
+    "UNKNOWN_SUBSCRIBER": RECIPIENT,
+    "INVALID_NUMBER": RECIPIENT,
+    "UNSUPPORTED": RECIPIENT,
+    "ABSENT_SUBSCRIBER": UNROUTABLE,
+    "SERVICE_DOWN": UNAVAILABLE,
+    "SYSTEM_FAILURE": UNAVAILABLE,
+    "DND_FAIL": OPTED_OUT,
+    "BLOCKED": OPTED_OUT,
+    "BLOCKED_FOR_USER": OPTED_OUT,
+    "OPT_OUT": OPTED_OUT,
+    "NOT_OPT_IN": OPTED_OUT,
+}
+
+
+class Gupshup:
+    """One account, for SMS and WhatsApp."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def read(self, posted: Posted, now: datetime) -> Sequence[Report]:  # noqa: ARG002 - nothing signs a time
+        """As `Reader` says."""
+        require_token(posted, self._token)
+        told = read_json(dict(posted.form()).get("response", "")) if posted.is_form else posted.json()
+        events = told if isinstance(told, list) else [told]
+        return [report for event in events if (report := _report(event))]
+
+
+def _report(event: Any) -> Report | None:
+    match event:
+        # Ids were seen as numbers, too.
+        case {"externalId": str() | int() as name, "eventType": str(kind)} if kind.upper() in _DELIVERED:
+            return Report(str(name), "delivered")
+        case {"externalId": str() | int() as name, "eventType": str(kind)} if kind.upper() in _FAILED:
+            cause = str(event.get("cause") or kind).upper().replace(" ", "_")
+            return Report(str(name), "failed", _FAULTS.get(cause, REFUSED), f"Gupshup: {cause}")
+        case _:
+            return None

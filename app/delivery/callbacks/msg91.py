@@ -1,0 +1,55 @@
+"""MSG91's delivery reports: they are not signed, so the URL it was given holds a secret.
+
+Sources: MSG91 help "How to use Webhook to get the delivery report" (versions 2 to 4) and "Delivery status codes".
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from app.delivery.callbacks.posted import Posted, Report, read_json, require_token
+from app.delivery.providers.rest import OPTED_OUT, RECIPIENT, REFUSED, UNROUTABLE, Fault
+
+_DELIVERED: Final = "1"
+_FAULTS: Final[Mapping[str, Fault]] = {
+    "2": UNROUTABLE,
+    "9": OPTED_OUT,  # do-not-disturb register
+    "16": REFUSED,  # by the operator
+    "17": OPTED_OUT,  # blocked number
+    "25": REFUSED,
+    "26": RECIPIENT,
+}
+
+
+class Msg91:
+    """One account."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def read(self, posted: Posted, now: datetime) -> Sequence[Report]:  # noqa: ARG002 - nothing signs a time
+        """As `Reader` says."""
+        require_token(posted, self._token)
+        told = read_json(dict(posted.form()).get("data", "")) if posted.is_form else posted.json()
+        return [report for status in _statuses(told) if (report := _report(status))]
+
+
+def _statuses(told: Any) -> Iterator[Mapping[str, Any]]:
+    """Versions 3 and 4 are flat; in version 2 each request lists its numbers."""
+    for item in told if isinstance(told, list) else [told]:
+        if isinstance(item, dict):
+            reports = item.get("report")
+            inner = reports if isinstance(reports, list) else [item]
+            yield from ({**item, **one} for one in inner if isinstance(one, dict))
+
+
+def _report(status: Mapping[str, Any]) -> Report | None:
+    name, number = status.get("requestId"), str(status.get("status", ""))
+    if not isinstance(name, str):
+        return None
+    if number == _DELIVERED:
+        return Report(name, "delivered")
+    if number in _FAULTS:
+        words = status.get("failedReason") or status.get("desc") or number
+        return Report(name, "failed", _FAULTS[number], f"MSG91: {words}")
+    return None

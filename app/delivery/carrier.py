@@ -1,0 +1,127 @@
+"""One pass of a message over the providers of its channel, in the configured order."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from app.delivery.breaker import Breaker
+from app.delivery.message import (
+    UNANSWERED,
+    DeliveryError,
+    Message,
+    PermanentFailure,
+    Provider,
+    Receipt,
+    TransientFailure,
+    where,
+)
+
+# A provider has timeouts of its own; this one is for a provider that hasn't.
+_SEND_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One provider that did not take the message."""
+
+    provider: str | None
+    error: DeliveryError
+    took_ms: int
+
+
+@dataclass(slots=True)
+class Pass:
+    """What became of one pass. With a `receipt`, `provider` took the message `took_ms` after it was asked.
+
+    `wait` is for a pass in which nobody could be asked: seconds until somebody can. `refused` are the providers that
+    will never take it. `doubtful`: one copy may have arrived; `hopeless`: so may a second one, or nobody is left.
+    """
+
+    failed: list[Try] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    provider: str | None = None
+    receipt: Receipt | None = None
+    took_ms: int = 0
+    wait: float | None = None
+    doubtful: bool = False
+    hopeless: bool = False
+
+    @classmethod
+    def failing(cls, error: DeliveryError) -> "Pass":
+        """A pass that came to nothing before anybody was asked."""
+        return cls(failed=[Try(None, error, 0)], hopeless=error.permanent)
+
+
+class Carrier:
+    """Hands messages to providers, each behind a circuit breaker of this process."""
+
+    def __init__(
+        self, providers: Mapping[str, Sequence[Provider]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._providers = providers
+        self._breakers = {
+            (channel, provider.name): Breaker(clock) for channel, ways in providers.items() for provider in ways
+        }
+
+    async def carry(self, message: Message, *, refused: Collection[str] = (), doubtful: bool = False) -> Pass:
+        """Asks one provider after the other until one takes the message. Raises nothing but cancellation.
+
+        `refused` are not asked. `doubtful`: an earlier try may have arrived, so one more silence is the last.
+        """
+        ways = self._providers.get(message.channel, ())
+        made = Pass(refused=list(refused), doubtful=doubtful)
+        waits = []
+        for provider in ways:
+            if provider.name in made.refused:
+                continue
+            breaker = self._breakers[message.channel, provider.name]
+            if wait := breaker.wait():
+                waits.append(wait)
+                continue
+            if await _ask(provider, breaker, message, made):
+                return made
+        if not made.failed and waits:
+            made.wait = min(waits)
+        elif not made.failed:
+            nobody = PermanentFailure("no-provider", f"No provider for {message.channel} is switched on.")
+            made.failed.append(Try(None, nobody, 0))
+        made.hopeless = all(provider.name in made.refused for provider in ways)
+        return made
+
+
+async def _ask(provider: Provider, breaker: Breaker, message: Message, made: Pass) -> bool:
+    """Asks one provider and notes how it went. Whether the pass is over: taken, or possibly taken twice."""
+    started = time.monotonic()
+    try:
+        made.receipt = await _send(provider, breaker, message)
+    except DeliveryError as error:
+        made.failed.append(Try(provider.name, error, _milliseconds_since(started)))
+        if error.permanent:
+            made.refused.append(provider.name)
+        elif error.error_class == UNANSWERED:
+            made.hopeless, made.doubtful = made.doubtful, True
+        return made.hopeless
+    made.provider, made.took_ms = provider.name, _milliseconds_since(started)
+    return True
+
+
+async def _send(provider: Provider, breaker: Breaker, message: Message) -> Receipt:
+    """Raises `DeliveryError` whatever goes wrong, so that the next provider gets its chance."""
+    try:
+        with breaker.asking():
+            try:
+                async with asyncio.timeout(_SEND_SECONDS):
+                    return await provider.send(message)
+            except TimeoutError:
+                raise TransientFailure(UNANSWERED, "The provider did not answer in time.") from None
+    except DeliveryError:
+        raise
+    except Exception as error:
+        raise TransientFailure("internal", where(error)) from error
+
+
+def _milliseconds_since(started: float) -> int:
+    """Since a reading of the monotonic clock."""
+    return round((time.monotonic() - started) * 1000)
