@@ -175,7 +175,8 @@ END $$;
 --   reset     the same, for a member who has forgotten the password
 --   register  to become the member that `p_claim` describes
 --   contact   to prove the address that the member p_claim names wants to have
--- `p_proven` is the hash that a right password matched. Outcome `no-code-needed`: fn.sign_in_without_code may follow.
+-- `p_proven` is the hash that a right password matched. Outcome `no-code-needed`, unless p_claim says `always`:
+-- fn.sign_in_without_code may follow.
 CREATE OR REPLACE FUNCTION fn.request_code(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_asked text, p_channels text[],
     p_disclose boolean, p_challenge uuid, p_outbox uuid, p_recipient_key bytea, p_salt bytea, p_key_id text,
@@ -226,12 +227,12 @@ BEGIN
     END IF;
     IF p_device IS NOT NULL AND NOT v_decoy AND v_purpose IN ('sign_in', 'reset') THEN
         v_device := fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject);
-        IF v_purpose = 'sign_in'
+        IF v_purpose = 'sign_in' AND NOT (p_claim ->> 'always')::boolean
            AND fn.needs_no_code(p_now, r.policy, r.subject_kind, r.member, v_device.remembered_at, p_proven) THEN
             outcome := 'no-code-needed';
             RETURN;
         END IF;
-    ELSIF NOT v_decoy AND v_purpose = 'sign_in'
+    ELSIF NOT v_decoy AND v_purpose = 'sign_in' AND NOT (p_claim ->> 'always')::boolean
           AND fn.needs_no_code(p_now, r.policy, r.subject_kind, r.member, NULL, p_proven) THEN
         outcome := 'no-code-needed';
         RETURN;

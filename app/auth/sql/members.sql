@@ -108,7 +108,7 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.try_password(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_recipient_key bytea, p_device uuid,
     p_attempts integer, p_hourly integer,
-    OUT outcome text, OUT tenant uuid, OUT subject_kind text, OUT subject uuid, OUT recipient_key bytea, OUT lane text,
+    OUT outcome text, OUT tenant uuid, OUT subject_kind text, OUT subject uuid, OUT quota_key bytea, OUT quota_lane text,
     OUT hash text, OUT retry_at timestamptz
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -120,12 +120,12 @@ BEGIN
     tenant := r.tenant;
     subject_kind := CASE r.subject_kind WHEN 'newcomer' THEN 'tenant' ELSE r.subject_kind END;
     subject := coalesce(r.subject, r.tenant);
-    recipient_key := coalesce(uuid_send(r.subject), p_recipient_key);
-    lane := coalesce((fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject)).id::text, '');
+    quota_key := coalesce(uuid_send(r.subject), p_recipient_key);
+    quota_lane := coalesce((fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject)).id::text, '');
     v_limit := least(p_attempts, (r.policy ->> 'max_attempts')::integer)
              * least(p_hourly, (r.policy ->> 'hourly_limit')::integer);
     INSERT INTO quota AS q (tenant_id, recipient_key, lane, sends, seen_at, password_tries)
-    VALUES (tenant, try_password.recipient_key, try_password.lane, '{}', p_now, ARRAY[p_now])
+    VALUES (tenant, quota_key, quota_lane, '{}', p_now, ARRAY[p_now])
     ON CONFLICT (tenant_id, recipient_key, lane) DO UPDATE
         SET password_tries = fn.recent(q.password_tries, greatest(p_now, q.seen_at)) || greatest(p_now, q.seen_at),
             seen_at = greatest(p_now, q.seen_at)
@@ -133,11 +133,11 @@ BEGIN
           AND coalesce(q.locked_until <= p_now, true);
     IF NOT FOUND THEN
         SELECT * INTO v_row FROM quota q
-        WHERE q.tenant_id = tenant AND q.recipient_key = try_password.recipient_key AND q.lane = try_password.lane;
+        WHERE q.tenant_id = tenant AND q.recipient_key = quota_key AND q.lane = quota_lane;
         retry_at := greatest(v_row.locked_until,
             CASE WHEN cardinality(v_row.password_tries) >= v_limit
                  THEN v_row.password_tries[cardinality(v_row.password_tries) - v_limit + 1] + interval '1 hour' END);
-        PERFORM fn.refuse(p_now, tenant, try_password.recipient_key,
+        PERFORM fn.refuse(p_now, tenant, quota_key,
                           CASE WHEN v_row.locked_until > p_now THEN 'locked' ELSE 'password' END);
         outcome := 'limited';
         RETURN;
