@@ -86,7 +86,7 @@ async def add_member(db: Database, now: datetime, tenant: SomeTenant, **fields: 
     names = ", ".join(columns)
     places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
     async with db.every_tenant() as connection:
-        await connection.execute(f"INSERT INTO members ({names}) VALUES ({places})", *columns.values())  # noqa: S608 - names are ours
+        await connection.execute(f"INSERT INTO members ({names}) VALUES ({places})", *columns.values())
     member_id: UUID = columns["id"]
     return member_id
 

@@ -17,6 +17,7 @@ from app.auth.unlocking import Unlocking
 from app.cli.stores import open_stores
 from app.delivery.outbox import WAKE_CHANNEL
 from app.errors import GatehouseError
+from app.members.service import Members
 from app.settings import Settings, load
 from app.storage.db import Database
 from app.storage.redis import Accelerator, AcceleratorDown
@@ -57,6 +58,7 @@ class Services:
     settings: Settings
     db: Database
     tenants: Tenants
+    members: Members
     files: TenantFiles
     unlocking: Unlocking
     admins: Admins
@@ -116,6 +118,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             settings,
             db,
             Tenants(db, settings, now, wake_worker),
+            Members(db, settings, now, wake_worker),
             TenantFiles(db, settings, now, wake_worker),
             Unlocking(db, now),
             Admins(db, now),

@@ -4,14 +4,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import asyncpg
 
 from app.audit.log import Actor, Client, record
-from app.errors import EditConflict, NotFound, TenantNotFound
+from app.errors import AlreadyExists, EditConflict, InvalidRequest, NotFound, TenantNotFound
 from app.members import changes, personal, search
+from app.members.files import Report, RowFault, faults_of, read_csv
 from app.members.model import SELECTED, Member
 from app.members.search import MemberPage
 from app.settings import Settings
@@ -26,6 +27,10 @@ UPDATE members SET codes_enabled = $2, version = version + 1, updated_at = great
 WHERE tenant_id = $1 AND codes_enabled <> $2 AND ($4::uuid[] IS NULL OR id = ANY ($4))
 RETURNING id
 """
+
+
+class _TakeBack(Exception):
+    """Nothing of an import is to stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,46 @@ class Members:
         if after.version != before.version:
             self._wake_worker()
         return after
+
+    async def import_(self, slug: str, body: bytes, *, dry_run: bool, actor: Actor, client: Client) -> Report:
+        """Adds and changes members from a CSV, all of them or, with a fault or as a `dry_run`, none.
+
+        A row is about the member who has its email, or else its phone number. Raises `InvalidRequest` for what is no
+        such file.
+        """
+        rows = read_csv(body)
+        now = self._clock()
+        counts = {"new": 0, "changed": 0, "unchanged": 0}
+        faults: list[RowFault] = []
+        try:
+            async with self._home(slug) as home:
+                for number, values in enumerate(rows, start=2):
+                    try:
+                        # A fault of one row leaves the transaction usable for the next.
+                        async with home.connection.transaction():
+                            counts[await self._put(home, now, values, actor, client)] += 1
+                    except (InvalidRequest, AlreadyExists) as refusal:
+                        faults += faults_of(number, refusal)
+                if faults or dry_run:
+                    raise _TakeBack
+        except _TakeBack:
+            return Report(**counts, faults=faults)
+        self._wake_worker()
+        return Report(**counts, faults=faults)
+
+    async def _put(
+        self, home: _Home, now: datetime, values: Mapping[str, Any], actor: Actor, client: Client
+    ) -> Literal["new", "changed", "unchanged"]:
+        draft = changes.drafted(home.tenant_id, values, now, home.region)
+        row = None
+        for contact in filter(None, (draft.email, draft.phone_number)):
+            row = row or await home.connection.fetchrow(_BY_CONTACT, home.tenant_id, contact)
+        before = await changes.locked(home.connection, home.tenant_id, row["id"]) if row else None
+        member = changes.edited(before, values, home.region) if before else draft
+        after = await changes.save(home.connection, now, before, member, actor, client, self._channels)
+        if before is None:
+            return "new"
+        return "changed" if after.version != before.version else "unchanged"
 
     async def suspend(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> Member:
         """Open codes are void and all sessions end, in one transaction. Raises `NotFound`."""

@@ -161,9 +161,7 @@ class Quota(Base):
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
     strikes: Mapped[int] = mapped_column(Integer, server_default="0")
     locked_until: Mapped[datetime | None]
-    password_tries: Mapped[list[datetime]] = mapped_column(
-        ARRAY(TIMESTAMP(timezone=True)), server_default=text("'{}'")
-    )
+    password_tries: Mapped[list[datetime]] = mapped_column(ARRAY(TIMESTAMP(timezone=True)), server_default=text("'{}'"))
 
 
 class Refusal(Base):
@@ -614,6 +612,8 @@ class Claim(Base):
     proven_by: Mapped[str | None]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
+
+
 class ContactHealth(Base):
     """A contact that a provider said is no good, until something arrives there or it is changed."""
 

@@ -70,9 +70,7 @@ async def test_from_registration_to_sign_out(settings: Settings, clock: Clock, d
         by_email = (await http.otp(tenant.slug, "request", {"identifier": email})).json()
         assert await sent_to(db, by_email["challenge_id"]) == email
         code = await current_code(db, ring, by_email["challenge_id"])
-        again = (
-            await http.otp(tenant.slug, "verify", {"challenge_id": by_email["challenge_id"], "code": code})
-        ).json()
+        again = (await http.otp(tenant.slug, "verify", {"challenge_id": by_email["challenge_id"], "code": code})).json()
         assert again["subject"] == tokens["subject"]
 
         me = (await http.auth("GET", "me", again["access_token"])).json()

@@ -203,7 +203,8 @@ BEGIN
         FROM fn.judge_claim(r.policy, r.member, r.problem, p_purpose, (p_claim ->> 'member')::uuid, p_asked, p_email,
                             p_phone, p_channels) AS j;
     ELSIF r.problem IS NULL AND r.subject_kind = 'member' AND p_purpose = 'sign_in'
-          AND r.policy ->> 'first_factor' = 'password' AND p_proven IS DISTINCT FROM (r.member).password_hash THEN
+          AND r.policy ->> 'first_factor' = 'password'
+          AND NOT coalesce(p_proven = (r.member).password_hash, false) THEN
         r.problem := 'password-missing';
     ELSIF r.problem IS NULL AND p_purpose = 'reset' AND r.subject_kind <> 'member' THEN
         r.problem := 'recipient-unknown';

@@ -185,7 +185,7 @@ BEGIN
         RETURN;
     END IF;
     IF r.subject_kind = 'member' AND r.policy ->> 'first_factor' = 'password'
-       AND p_proven IS DISTINCT FROM (r.member).password_hash THEN
+       AND NOT coalesce(p_proven = (r.member).password_hash, false) THEN
         RETURN;
     END IF;
     v_device := fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject);
