@@ -119,6 +119,6 @@ def _pages(request: AnyRequest) -> FactorPages:
     context: dict[str, object] = {
         "admin": {"email": session.email, "role": session.role},
         "environment_label": services(request).settings.environment,
-        "again": sign_in_address(OWN, "again"),
+        "again": sign_in_address(OWN, "factor"),
     }
     return FactorPages(ADMIN, OWN, "admin/second_factor_own.html", session, context)

@@ -29,8 +29,11 @@ _KEPT_AFTER_EXPIRY: Final = 3600
 _CODE: Final = f"{SIGN_IN}/code"
 _WHY: Final = {
     "again": "To change a contact, sign in again: your last sign-in is more than an hour ago. Nothing was saved yet.",
+    "factor": "To change your second factor, sign in again: your last sign-in is more than 10 minutes ago.",
     "out": "You are signed out.",
 }
+# Reasons to ask somebody who is signed in.
+_PROVE: Final = ("again", "factor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ async def ask_email(request: AnyRequest) -> Answer:
     """Asks for the email. Whoever is signed in and wasn't asked to prove it again goes on."""
     wanted, why = own_path(request.query_params.get("next")), request.query_params.get("why")
     session = await ADMIN.session(request)
-    if session is not None and why != "again":
+    if session is not None and why not in _PROVE:
         return redirect(wanted)
     values = {"email": session.email or ""} if session else {}
     return await _email_page(request, values, wanted, why=_WHY.get(why or ""))

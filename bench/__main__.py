@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,8 @@ def main() -> int:
     if asked.smoke:
         options = Options(1, 0.1, 4, (2,), 50.0, unsafe_for_tests=True)
     series, (busy, _, _) = Series(), os.getloadavg()
+    # Whoever ends us ends what we have started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with stack(tenants=options.tenants, unsafe_for_tests=options.unsafe_for_tests) as running:
             warm_up(running, options)
@@ -42,6 +45,8 @@ def main() -> int:
     except ProcessFailed as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     text = report(series, options, datetime.now(UTC), busy)
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(text, encoding="utf-8")

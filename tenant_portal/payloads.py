@@ -80,10 +80,12 @@ class IntrospectRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     token: Annotated[str, Meta(description="An access token.")]
     token_type_hint: str | None = None
-    max_age: Annotated[
-        int | None,
-        Meta(description="How many seconds ago the person may have signed in at most.", ge=0, examples=[300]),
-    ] = None
+    max_age: (
+        Annotated[
+            int, Meta(description="How many seconds ago the person may have signed in at most.", ge=0, examples=[300])
+        ]
+        | None
+    ) = None
     factor: Annotated[
         str | None, Meta(description="A value that `amr` must have: `mfa` for any second factor.", examples=["mfa"])
     ] = None

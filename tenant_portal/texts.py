@@ -40,6 +40,7 @@ _BEGUN: Final = {
 _ENDED: Final = {
     "signed-out": "Signed out",
     "ended-by-user": "A session was ended from another device",
+    "factor-changed": "A session was ended because the second factor changed",
     "refresh-token-reused": "A session was ended for safety: its token was used twice",
 }
 _TRIES: Final = ("{} tries left", "{} try left")
@@ -48,6 +49,11 @@ _SAID: Final = {
     "tenant.created": ("changed", "The account was set up"),
     "tenant.suspended": ("refused", "Sign-in was suspended"),
     "tenant.resumed": ("changed", "Sign-in was opened again"),
+    "factor.asked": ("asked", "Second factor asked for"),
+    "factor.enrolled": ("changed", "An authenticator app was set up"),
+    "factor.removed": ("changed", "The authenticator app was removed"),
+    "factor.reset": ("changed", "The second factor was reset"),
+    "factor.backup_codes": ("changed", "New backup codes were made"),
     "message.tested": ("sent", "An admin sent a test message"),
 }
 _SECONDS_UNTIL: Final = 120
@@ -92,7 +98,7 @@ class Entry:
 def entry(event: Event) -> Entry:
     """An event in words. From where is told of the person's own doings; an admin's address is not theirs to see."""
     kind, text = _told(event.action, event.data)
-    own = event.action.startswith(("code.", "session."))
+    own = event.action.startswith(("code.", "session.", "factor.")) and event.action != "factor.reset"
     return Entry(event.at, kind, text, place(event.user_agent, event.ip) if own else None)
 
 
@@ -112,6 +118,10 @@ def _told(action: str, data: Mapping[str, Any]) -> tuple[str, str]:
         case "code.wrong":
             left = int(data.get("attempts_left", 0))
             return "refused", f"Wrong code, {_TRIES[left == 1].format(left) if left else 'the last try'}"
+        case "factor.wrong":
+            left = int(data.get("attempts_left", 0))
+            which = "backup code" if data.get("with") == "backup_code" else "code of the app"
+            return "refused", f"Wrong {which}, {_TRIES[left == 1].format(left) if left else 'the last try'}"
         case "session.started":
             return "verified", _BEGUN["link" if "link" in data.get("methods", ()) else str(data.get("kind"))]
         case "session.ended":

@@ -86,9 +86,7 @@ class AdminBrowser:
         challenge = self.client.cookies["gh_admin_challenge"].split(".")[0]
         code = await current_code(db, ring, challenge)
         await self.get(self.page.headers["location"])
-        return await self.post(
-            "/admin/sign-in/code", {"code": code, "factor": "code", "next": self.value("next") or ""}
-        )
+        return await self.post("/admin/sign-in/code", {"code": code, "next": self.value("next") or ""})
 
     @staticmethod
     def wanted(address: str) -> str:

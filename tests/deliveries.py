@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from app.settings import Settings
 from app.storage.db import Database
 from app.storage.redis import Accelerator
 from app.worker import derive
-from tests.conftest import Clock
 from tests.mailserver import MailServer
 from tests.people import SomeTenant, add_tenant
 
@@ -31,7 +31,7 @@ CLIENT = Client("api", "203.0.113.9", "Firefox", "r")
 class Works:
     """Dispatchers on real stores that send to one mail server, and what they wrote."""
 
-    def __init__(self, settings: Settings, ring: KeyRing, clock: Clock, mail: MailServer) -> None:
+    def __init__(self, settings: Settings, ring: KeyRing, clock: Callable[[], datetime], mail: MailServer) -> None:
         self.settings = settings
         self.ring = ring
         self.clock = clock
@@ -73,18 +73,22 @@ class Works:
                 **options,
             )
             running = asyncio.create_task(dispatcher.run(drain_seconds=drain_seconds))
-            yield dispatcher
-            dispatcher.stop()
-            await asyncio.wait_for(running, 40)
-        await smtp.close()
-        await accelerator.close()
-        await database.close()
+            try:
+                yield dispatcher
+            finally:
+                dispatcher.stop()
+                await asyncio.wait_for(running, 40)
+                await smtp.close()
+                await accelerator.close()
+                await database.close()
 
     def derive(self, claimed: Claimed) -> str:
         return derive(self.ring, claimed)
 
 
-async def ask(db: Database, challenges: Challenges, clock: Clock, **fields: Any) -> tuple[SomeTenant, str]:
+async def ask(
+    db: Database, challenges: Challenges, clock: Callable[[], datetime], **fields: Any
+) -> tuple[SomeTenant, str]:
     """A tenant who asked for a code, and the challenge's id."""
     tenant = await add_tenant(db, clock(), **fields)
     return tenant, (await challenges.request(Realm.of(tenant.slug), CLIENT)).challenge_id

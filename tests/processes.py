@@ -28,6 +28,8 @@ def environment(settings: Settings, **changes: str) -> dict[str, str]:
         "PYTHONPATH": str(_ROOT),
         "ENVIRONMENT": "test",
         "DATA_DIR": str(settings.data_dir),
+        # All processes of an installation have one, whatever their ports: it is the issuer of tokens.
+        "PUBLIC_URL": "http://localhost:8000",
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
         "OTP_DISCLOSE_ERRORS": "false",
@@ -67,16 +69,14 @@ async def running(program: str, log: Path, env: dict[str, str]) -> AsyncIterator
 
 
 @asynccontextmanager
-async def web_process(
-    settings: Settings, log: Path, *, program: str = WEB, **changes: str
-) -> AsyncIterator[str]:
+async def web_process(settings: Settings, log: Path, *, program: str = WEB, **changes: str) -> AsyncIterator[str]:
     """A web process that answers; its base URL."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     async with running(program, log, environment(settings, PORT=str(port), **changes)) as process:
         async with httpx.AsyncClient() as client, asyncio.timeout(_LONGEST_START):
             while True:
-                assert process.returncode is None, log.read_text()
+                assert process.returncode is None, f"it ended: see {log}"
                 try:
                     await client.get(f"{url}/health")
                     break

@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Final
 
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Parameter, RequestBody, Schema
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    Reference,
+    RequestBody,
+    Schema,
+)
 
 _KEY: Final = Parameter(
     name="Idempotency-Key",
@@ -29,3 +38,19 @@ class Upload(Once):
         super().__post_init__()
         content = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
         self.request_body = RequestBody({"text/csv": content, "application/jsonl": content}, required=True)
+
+
+@dataclass
+class Download(Operation):
+    """A GET that can also be answered with a file."""
+
+    def __post_init__(self) -> None:
+        answer = (self.responses or {}).get("200")
+        if isinstance(answer, OpenAPIResponse):
+            text = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+            page = {
+                media: content
+                for media, content in (answer.content or {}).items()
+                if isinstance(content.schema, Reference)
+            }
+            answer.content = page | {"text/csv": text, "application/jsonl": text}

@@ -6,7 +6,7 @@ from litestar import get, post
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from admin_portal.api.documents import Upload
+from admin_portal.api.documents import Download, Upload
 from admin_portal.api.formats import FormatParameter, download, wanted
 from admin_portal.api.guards import MANAGER, VIEWER, caller, require_fresh
 from admin_portal.api.office import office
@@ -57,7 +57,7 @@ async def import_tenants(
     return _shown(await office(request).files.load(rows, actor=caller(request).actor, client=client_of(request)))
 
 
-@get("/tenants/export", opt=VIEWER, summary="Export tenants", responses=refusals(*REFUSED))
+@get("/tenants/export", opt=VIEWER, summary="Export tenants", responses=refusals(*REFUSED), operation_class=Download)
 async def export_tenants(
     request: AnyRequest,
     search: Search = "",

@@ -9,6 +9,7 @@ import msgspec
 from litestar import Response, get
 from litestar.params import QueryParameter
 
+from admin_portal.api.documents import Download
 from admin_portal.api.formats import Format, FormatParameter, download, wanted
 from admin_portal.api.guards import VIEWER, caller
 from admin_portal.api.office import office
@@ -41,6 +42,7 @@ Cursor: TypeAlias = Annotated[str | None, QueryParameter(description="`next` of 
     opt=VIEWER,
     summary="List deliveries",
     responses=refusals(*REFUSED, TenantNotFound),
+    operation_class=Download,
 )
 async def deliveries(
     request: AnyRequest,
@@ -75,6 +77,7 @@ async def deliveries(
     opt=VIEWER,
     summary="Read the audit log",
     responses=refusals(*REFUSED, TenantNotFound),
+    operation_class=Download,
 )
 async def events(
     request: AnyRequest,

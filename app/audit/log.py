@@ -4,7 +4,7 @@ Sign-in writes its events inside its own SQL functions, in the statement that do
 `record` inside the transaction of the change, so that neither can be without the other.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -29,7 +29,12 @@ class Client:
 
     def as_json(self) -> dict[str, str | None]:
         """As the SQL functions take it."""
-        return asdict(self)
+        return {
+            "source": self.source,
+            "ip": self.ip,
+            "user_agent": self.user_agent,
+            "request_id": self.request_id,
+        }
 
 
 @dataclass(frozen=True, slots=True)

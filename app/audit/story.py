@@ -120,6 +120,7 @@ _ENDED: Final = {
     "contact-changed": "Session ended: the contact changed",
     "tenant-suspended": "Session ended: the tenant was suspended",
     "idle": "Session ended: not used for a while",
+    "factor-changed": "Session ended: the second factor changed",
 }
 _MESSAGES: Final = {"test": "Test message", "notice": "Notice of the change"}
 
@@ -166,6 +167,14 @@ def _wrong(happening: Happening, _: str | None) -> Line:
     if not left:
         return "refused", "Wrong code, and it was the last try: a new code is needed", []
     return "refused", f"Wrong code, {left} {'tries' if left != 1 else 'try'} left", []
+
+
+def _factor_wrong(happening: Happening, _: str | None) -> Line:
+    left = happening.data.get("attempts_left", 0)
+    which = "backup code" if happening.data.get("with") == "backup_code" else "code of the app"
+    if not left:
+        return "refused", f"Wrong {which}, and it was the last try: sign-in starts again", []
+    return "refused", f"Wrong {which}, {left} {'tries' if left != 1 else 'try'} left", []
 
 
 def _signed_in(happening: Happening, _: str | None) -> Line:
@@ -233,6 +242,12 @@ _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
     "tenant.branded": _fixed("changed", "Look of messages changed"),
     "code.disowned": _disowned,
     "sign_in_link.created": _fixed("asked", "Sign-in link made"),
+    "factor.asked": _fixed("asked", "Second factor asked for"),
+    "factor.wrong": _factor_wrong,
+    "factor.enrolled": _fixed("changed", "Authenticator app set up: every sign-in asks for it"),
+    "factor.removed": _fixed("changed", "Authenticator app removed"),
+    "factor.reset": _fixed("changed", "Second factor reset: signing in takes none any more"),
+    "factor.backup_codes": _fixed("changed", "New backup codes made; older ones are void"),
     "attack.tenant": _fixed("refused", "Unusually many wrong codes: codes have 8 digits for now"),
 }
 

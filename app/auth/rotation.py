@@ -13,6 +13,7 @@ from typing import Final
 import asyncpg
 
 from app.auth.encryption import decrypt, encrypt
+from app.auth.factors.rekeying import reencrypt_apps, reencrypt_backup_codes
 from app.auth.idempotency import context_of
 from app.keys import KeyRing
 from app.storage.db import Database
@@ -27,7 +28,11 @@ ORDER BY c.relname
 _NAMED: Final = "SELECT key_id, count(*) FROM {table} WHERE key_id IS NOT NULL AND {still} GROUP BY key_id"
 # An ended challenge keeps nothing that a key is needed for.
 _STILL: Final[Mapping[str, str]] = {"challenges": "ended_at IS NULL AND expires_at > $1"}
-_KINDS: Final[Mapping[str, str]] = {"challenges": "open codes", "idempotency_keys": "kept answers"}
+_KINDS: Final[Mapping[str, str]] = {
+    "challenges": "open codes",
+    "idempotency_keys": "kept answers",
+    "factors": "authenticator apps",
+}
 # When each key was the first of the ring.
 _TIMES: Final = "SELECT key_id, min(sealed_at) AS since, max(sealed_at) AS until FROM audit_seals GROUP BY key_id"
 # Tokens that are out and carry their key themselves: in force at $1, made from $2 to $3.
@@ -106,4 +111,8 @@ async def _reencrypt_answers(connection: asyncpg.Connection, ring: KeyRing, old:
 
 
 # Whoever encrypts something adds how it is encrypted anew.
-_STEPS: Final[Sequence[Callable[[asyncpg.Connection, KeyRing, Sequence[str]], Awaitable[int]]]] = (_reencrypt_answers,)
+_STEPS: Final[Sequence[Callable[[asyncpg.Connection, KeyRing, Sequence[str]], Awaitable[int]]]] = (
+    _reencrypt_answers,
+    reencrypt_apps,
+    reencrypt_backup_codes,
+)

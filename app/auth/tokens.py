@@ -100,7 +100,7 @@ def read_access(ring: KeyRing, token: str, now: datetime, *, issuer: str, audien
             issued_at=int(claims["iat"]),
             expires_at=ends,
         )
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidToken from error
 
 

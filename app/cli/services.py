@@ -13,10 +13,13 @@ from app import embedded, logs
 from app.audit.log import Actor, Client
 from app.auth.admins import Admins
 from app.auth.api_keys import ApiKeys
+from app.auth.factors.service import Factors
+from app.auth.sessions import Sessions
 from app.auth.unlocking import Unlocking
 from app.cli.stores import open_stores
 from app.delivery.outbox import WAKE_CHANNEL
 from app.errors import GatehouseError
+from app.keys import KeyRing
 from app.members.service import Members
 from app.settings import Settings, load
 from app.storage.db import Database
@@ -63,6 +66,7 @@ class Services:
     unlocking: Unlocking
     admins: Admins
     api_keys: ApiKeys
+    factors: Factors
 
 
 def now() -> datetime:
@@ -102,6 +106,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
     assert settings.redis_url is not None  # noqa: S101
     db = Database(settings.database_url, size=2, application="gatehouse-cli")
     accelerator = Accelerator(settings.redis_url)
+    ring = KeyRing(settings.secret_keys)
     wakes: list[asyncio.Task[None]] = []
 
     async def wake() -> None:
@@ -123,6 +128,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             Unlocking(db, now),
             Admins(db, now),
             ApiKeys(db, now),
+            Factors(db, ring, settings, Sessions(db, ring, settings, now), now, wake_worker),
         )
         await asyncio.gather(*wakes)
     finally:

@@ -1,5 +1,8 @@
 """`gatehouse web`: answers HTTP until it is asked to stop."""
 
+from app.cli import lean  # noqa: F401 - first of all imports
+
+# isort: split
 import gc
 import signal
 import socket

@@ -31,7 +31,9 @@ _WORDS: Final = "words/"
 _DEFAULT: Final = "en"
 # The parts of a message that the layouts of an email set.
 _PARTS: Final = ("preheader", "heading", "lead", "note", "origin", "closing")
-_NOTICES: Final = frozenset({"contact_changed", "address_taken", "own_contact_changed", "password_changed"})
+_NOTICES: Final = frozenset(
+    {"contact_changed", "factor_changed", "address_taken", "own_contact_changed", "password_changed"}
+)
 # What a code is for, where its message says so.
 _PURPOSES: Final = {"register": "welcome", "contact": "confirm"}
 

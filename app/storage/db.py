@@ -1,7 +1,7 @@
 """PostgreSQL through asyncpg: one pool a process, tenants kept apart, outages told as `Unavailable`."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -12,7 +12,9 @@ from app.errors import Unavailable
 
 # A caller learns within 2 seconds that the database is away (architecture.md, "Two stores").
 _CONNECT_TIMEOUT: Final = 1.5
-_COMMAND_TIMEOUT: Final = 1.8
+_COMMAND_TIMEOUT: Final = 1.7
+# After a timeout asyncpg asks the server to cancel and waits for its word: a silent one gets no longer than this.
+_RELEASE_TIMEOUT: Final = 0.1
 
 # What a lost, starting, stopping or full server looks like from here.
 _OUTAGES: Final = (
@@ -88,8 +90,13 @@ class Database:
         if self._pool is None:
             raise Unavailable
         try:
-            async with self._pool.acquire(timeout=_CONNECT_TIMEOUT) as connection:
+            connection = await self._pool.acquire(timeout=_CONNECT_TIMEOUT)
+            try:
                 yield connection
+            finally:
+                # One that isn't given back in time is closed; what was answered on it stands.
+                with suppress(TimeoutError):
+                    await self._pool.release(connection, timeout=_RELEASE_TIMEOUT)
         except _OUTAGES as error:
             raise Unavailable from error
 

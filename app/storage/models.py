@@ -494,7 +494,7 @@ class Factor(Base):
 
 
 class BackupCode(Base):
-    """A code to keep on paper, good once; its hash is encrypted."""
+    """A code to keep on paper, gone when it was used; its hash is encrypted."""
 
     __tablename__ = "backup_codes"
     __table_args__ = (Index("ix_backup_codes_subject", "tenant_id", "subject_kind", "subject_id"),)
@@ -506,7 +506,6 @@ class BackupCode(Base):
     code_hash: Mapped[bytes]
     key_id: Mapped[str]
     created_at: Mapped[datetime]
-    used_at: Mapped[datetime | None]
 
 
 class HalfSignIn(Base):

@@ -34,7 +34,9 @@ def client_of(request: AnyRequest, address: str | None = None) -> Client:
     peer = request.scope["client"]
     agent = request.headers.get("user-agent")
     if agent is not None:
-        agent = "".join(c if c.isprintable() else "?" for c in agent[:_USER_AGENT_LENGTH])
+        agent = agent[:_USER_AGENT_LENGTH]
+        if not agent.isprintable():
+            agent = "".join(c if c.isprintable() else "?" for c in agent)
     return Client("api", address or (peer[0] if peer else None), agent, request.scope["state"]["request_id"])
 
 

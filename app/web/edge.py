@@ -131,11 +131,12 @@ class Edge:
         await answer({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await answer({"type": "http.response.body", "body": body, "more_body": False})
 
-    def refuse_unparsed(self, error: Exception) -> tuple[RawHeaders, bytes]:
-        """All headers and the body for what was not even an HTTP request."""
+    def refuse_unparsed(self, error: Exception) -> tuple[int, RawHeaders, bytes]:
+        """Status, all headers and the body for what was not even an HTTP request."""
         request_id = new_request_id()
-        headers, body = self._encode(refuse(error, self._settings), request_id)
-        return [*headers, (b"x-request-id", request_id.encode()), *self._headers], body
+        refusal = refuse(error, self._settings)
+        headers, body = self._encode(refusal, request_id)
+        return refusal.status, [*headers, (b"x-request-id", request_id.encode()), *self._headers], body
 
     def _encode(self, refusal: Refusal, request_id: str) -> tuple[RawHeaders, bytes]:
         body = refusal.document(self._settings.public_url, request_id)

@@ -41,6 +41,12 @@ class MethodNotAllowed(InvalidRequest):
     default_detail = "This method is not allowed here; the Allow header names those that are."
 
 
+class HeadTooLarge(InvalidRequest):
+    """The request line and the headers together are longer than is read here (RFC 6585, section 5)."""
+
+    default_detail = "The head of the request is too large."
+
+
 class UnsupportedMediaType(InvalidRequest):
     """The body is of a type that isn't read here."""
 
@@ -51,6 +57,7 @@ STATUS: Final[Mapping[type[GatehouseError], int]] = {
     errors.InvalidRequest: 400,
     MethodNotAllowed: 405,
     UnsupportedMediaType: 415,
+    HeadTooLarge: 431,
     errors.InvalidCode: 401,
     errors.TooManyAttempts: 429,
     errors.CodeExpired: 410,

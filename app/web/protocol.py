@@ -7,6 +7,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import InvalidRequest
 from app.web.edge import Edge
+from app.web.problems import HeadTooLarge
 
 HEAD_LIMIT: Final = 32 * 1024
 # In each such span an unfinished request must make this much progress. A head that drips in at just this rate runs
@@ -48,15 +49,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._in_head and self._head_bytes > HEAD_LIMIT:
-            self.send_400_response("The head of the request is too large.")
+            self._refuse(HeadTooLarge())
         elif self._unfinished and self._watch is None:
             self._watch = self.loop.call_later(PATIENCE_SECONDS, self._look)
 
     def send_400_response(self, msg: str) -> None:
-        """Even to what is no HTTP the answer looks like all others."""
+        """What is no HTTP."""
+        self._refuse(InvalidRequest(detail=msg))
+
+    def _refuse(self, error: InvalidRequest) -> None:
+        """Even here the answer looks like all others."""
         edge: Edge = self.config.loaded_app.asgi_handler
-        headers, body = edge.refuse_unparsed(InvalidRequest(detail=msg))
-        head = [STATUS_LINE[400], *(name + b": " + value + b"\r\n" for name, value in headers)]
+        status, headers, body = edge.refuse_unparsed(error)
+        head = [STATUS_LINE[status], *(name + b": " + value + b"\r\n" for name, value in headers)]
         self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", body]))
         self.transport.close()
 
@@ -68,8 +73,16 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The parser saw the end of its head."""
         self._in_head = False
+        # Counted again, because what came with the end of the head may be body.
+        too_large = self._head_bytes > HEAD_LIMIT and self._length_of_head() > HEAD_LIMIT
         self._head_bytes = 0
-        super().on_headers_complete()
+        if too_large:
+            self._refuse(HeadTooLarge())
+        else:
+            super().on_headers_complete()
+
+    def _length_of_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def on_message_complete(self) -> None:
         """The parser saw its end."""

@@ -29,7 +29,7 @@ CREATE UNIQUE INDEX uq_factors_confirmed ON factors (tenant_id, subject_kind, su
 CREATE UNIQUE INDEX uq_factors_pending ON factors (tenant_id, subject_kind, subject_id, kind)
     WHERE confirmed_at IS NULL;
 
--- Codes to keep on paper, each good once: a hash, and that encrypted.
+-- Codes to keep on paper, each good once: a hash, and that encrypted. What is used is deleted.
 CREATE TABLE backup_codes (
     tenant_id    uuid        NOT NULL,
     id           uuid        NOT NULL,
@@ -38,7 +38,6 @@ CREATE TABLE backup_codes (
     code_hash    bytea       NOT NULL,
     key_id       text        NOT NULL,
     created_at   timestamptz NOT NULL,
-    used_at      timestamptz,
     PRIMARY KEY (tenant_id, id)
 );
 CREATE INDEX ix_backup_codes_subject ON backup_codes (tenant_id, subject_kind, subject_id);

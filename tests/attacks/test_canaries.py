@@ -137,12 +137,12 @@ async def listening_to(url: str) -> AsyncIterator[list[str]]:
     """What is published in Valkey meanwhile."""
     client = Redis.from_url(url)
     subscription = client.pubsub()
-    await subscription.psubscribe("*")
+    await subscription.psubscribe("*")  # type: ignore[no-untyped-call]  # redis-py leaves this one untyped
     heard: list[str] = []
 
     async def hear() -> None:
         async for message in subscription.listen():
-            heard.append(repr(message))
+            heard.append(repr(message))  # noqa: PERF401 - one by one, because it never ends
 
     ears = asyncio.create_task(hear())
     try:
@@ -169,7 +169,6 @@ async def installation(settings: Settings, stores: StoresOfTests, tmp_path: Path
             "SMTP_PORT": str(mail.port),
             "LOG_LEVEL": "DEBUG",
             "LOG_FORMAT": "json",
-            "PUBLIC_URL": "http://localhost:8000",
         }
         async with (
             running(WORKER, tmp_path / "worker.log", environment(settings, **talkative)),
@@ -208,7 +207,7 @@ class Post:
 
 
 async def sign_in_by_api(place: Installation, post: Post, slug: str, contact: str, canaries: Canaries) -> None:
-    """Ask, guess wrong, ask again, sign in, look around, renew, use an old token, sign out; and be clumsy on the way."""
+    """Ask, guess wrong, sign in, look around, renew, use an old token, sign out; and be clumsy on the way."""
     async with httpx.AsyncClient(base_url=place.url, timeout=30) as client:
         otp = f"/api/v1/tenants/{slug}/otp"
         challenge = (await client.post(f"{otp}/request", json={"identifier": contact})).json()["challenge_id"]
@@ -226,7 +225,9 @@ async def sign_in_by_api(place: Installation, post: Post, slug: str, contact: st
             await client.get(f"/api/v1/auth/{path}", headers=access, params={"access_token": tokens["access_token"]})
         again = (await client.post("/api/v1/auth/refresh", json={"refresh_token": tokens["refresh_token"]})).json()
         for kept in (tokens, again):
-            canaries.tokens |= {kept[name] for name in ("access_token", "refresh_token", "device_token") if name in kept}
+            canaries.tokens |= {
+                kept[name] for name in ("access_token", "refresh_token", "device_token") if name in kept
+            }
         await client.post(f"{otp}/request", json={}, headers=access)
         canaries.codes.add(await post.code_for(contact))
         await client.post("/api/v1/auth/refresh", json={"refresh_token": again["refresh_token"] + "x"})

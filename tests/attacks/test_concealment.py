@@ -1,4 +1,4 @@
-"""A stranger asks in every way the API offers, for as long as a challenge lives, and learns nothing about who exists."""
+"""A stranger asks in every way the API offers, as long as a challenge lives, and learns nothing about who exists."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final

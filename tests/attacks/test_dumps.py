@@ -17,7 +17,7 @@ from app.errors import GatehouseError, InvalidToken
 from app.keys import KeyRing, base64url, keyed_hash
 from app.storage.db import Database, Row
 from tests.conftest import Clock
-from tests.people import add_tenant, current_code
+from tests.people import add_tenant, current_code, whole
 
 CLIENT: Final = Client("api", "203.0.113.9", "test", "r")
 _OPEN: Final = 50
@@ -27,7 +27,7 @@ KEYLESS: Final[dict[str, Callable[[bytes, bytes], bytes]]] = {
     "SHA-256(salt, code)": lambda salt, code: hashlib.sha256(salt + code).digest(),
     "SHA-256(code, salt)": lambda salt, code: hashlib.sha256(code + salt).digest(),
     "HMAC(salt, code)": lambda salt, code: hmac.digest(salt, code, "sha256"),
-    "SHA-256(code)": lambda salt, code: hashlib.sha256(code).digest(),
+    "SHA-256(code)": lambda _, code: hashlib.sha256(code).digest(),
 }
 
 
@@ -70,9 +70,7 @@ async def test_without_the_key_no_code_is_recovered(
         assert all(digest(row["salt"], b"%06d" % code) != row["digest"] for code in range(10**6)), name
 
 
-async def test_a_code_leaves_nothing_behind(
-    db: Database, challenges: Challenges, ring: KeyRing, clock: Clock
-) -> None:
+async def test_a_code_leaves_nothing_behind(db: Database, challenges: Challenges, ring: KeyRing, clock: Clock) -> None:
     """Of a used challenge not even salt and digest are left: with the key stolen later its code stays unknown."""
     ((_, realm, issued), *_) = await dumped_challenges(db, challenges, clock)
     code = await current_code(db, ring, issued.challenge_id)
@@ -90,11 +88,11 @@ async def test_a_dumped_session_cannot_be_taken_over(
     """What is stored of refresh tokens and cookies is a hash; whatever is made of it is refused, and ends nothing."""
     realm = Realm.of((await add_tenant(db, clock())).slug)
     api, browser = await challenges.request(realm, CLIENT), await challenges.request(realm, CLIENT)
-    signed_in = await challenges.verify(
-        realm, api.challenge_id, await current_code(db, ring, api.challenge_id), CLIENT
+    signed_in = whole(
+        await challenges.verify(realm, api.challenge_id, await current_code(db, ring, api.challenge_id), CLIENT)
     )
     code = await current_code(db, ring, browser.challenge_id)
-    paged = await challenges.verify(realm, browser.challenge_id, code, CLIENT, kind="browser")
+    paged = whole(await challenges.verify(realm, browser.challenge_id, code, CLIENT, kind="browser"))
     assert signed_in.refresh_token
     assert paged.cookie
     second = await sessions.refresh(signed_in.refresh_token, CLIENT)
@@ -122,14 +120,12 @@ async def test_a_dumped_session_cannot_be_taken_over(
     assert (await sessions.refresh(second.refresh_token, CLIENT)).refresh_token
 
 
-async def test_a_dumped_device_opens_no_lane(
-    db: Database, challenges: Challenges, ring: KeyRing, clock: Clock
-) -> None:
+async def test_a_dumped_device_opens_no_lane(db: Database, challenges: Challenges, ring: KeyRing, clock: Clock) -> None:
     """The id of a known device without our signature is a stranger's."""
     realm = Realm.of((await add_tenant(db, clock())).slug)
     issued = await challenges.request(realm, CLIENT)
-    signed_in = await challenges.verify(
-        realm, issued.challenge_id, await current_code(db, ring, issued.challenge_id), CLIENT
+    signed_in = whole(
+        await challenges.verify(realm, issued.challenge_id, await current_code(db, ring, issued.challenge_id), CLIENT)
     )
     async with db.every_tenant() as connection:
         row = await connection.fetchrow("SELECT * FROM devices WHERE tenant_id = $1", signed_in.tenant_id)

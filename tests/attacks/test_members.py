@@ -1,4 +1,4 @@
-"""The attacks on codes and sessions, on members and their passwords: in parallel, by guessing, by telling people apart."""
+"""The attacks on codes and sessions, on members and passwords: in parallel, by guessing, by telling people apart."""
 
 import asyncio
 from typing import Any
@@ -154,7 +154,7 @@ async def test_who_is_a_member_is_not_told(
 
 
 async def test_an_address_is_not_squatted(settings: Settings, clock: Clock, db: Database, ring: KeyRing) -> None:
-    """Whoever registers with somebody else's phone beside their own email has nothing of it, and loses it to its owner."""
+    """Somebody else's phone beside one's own email is worth nothing, and goes to its owner when that one proves it."""
     tenant = await add_tenant(db, clock(), policy=OPEN)
     phone = "+447700900888"
     async with serve(settings, clock, sms_enabled=True, sms_provider=("console",)) as http:

@@ -119,7 +119,7 @@ class Line:
         # The body is an object without another in it.
         while not answer.endswith(b"}"):
             answer += self._socket.recv(65536)
-        took = time.perf_counter() - began
+        took: float = time.perf_counter() - began
         assert answer.startswith(b"HTTP/1.1 202 "), answer
         return took
 

@@ -575,3 +575,6 @@ async def test_every_operation_is_documented(world: World) -> None:
         assert ("Idempotency-Key" in names) == (method == "post"), path
     upload = document["paths"]["/api/v1/admin/tenants/import"]["post"]["requestBody"]["content"]
     assert set(upload) == {"text/csv", "application/jsonl"}
+    for path in ("tenants/export", "deliveries", "events"):
+        answers = document["paths"][f"/api/v1/admin/{path}"]["get"]["responses"]["200"]["content"]
+        assert {"text/csv", "application/jsonl"} <= set(answers), path

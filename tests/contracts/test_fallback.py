@@ -81,10 +81,12 @@ class Installation:
         )
         with capture_logs() as self.logs:
             running = asyncio.create_task(dispatcher.run())
-            yield dispatcher
-            dispatcher.stop()
-            await asyncio.wait_for(running, 40)
-        await accelerator.close()
+            try:
+                yield dispatcher
+            finally:
+                dispatcher.stop()
+                await asyncio.wait_for(running, 40)
+                await accelerator.close()
 
     async def tenant(self, **fields: Any) -> SomeTenant:
         """One that prefers SMS and falls back on email."""

@@ -416,3 +416,12 @@ async def test_static_files_are_compressed_and_remembered(settings: Settings, cl
         assert "immutable" in vendored.headers["cache-control"]
         for path in ("/static/..%2fpyproject.toml", "/static/%2fetc/passwd", "/static/css", "/static/"):
             assert (await http.get(path)).status_code == 404, path
+
+
+async def test_options_break_nothing(settings: Settings, clock: Clock) -> None:
+    """OPTIONS on any route of both portals is answered or refused, never a server error."""
+    async with serve(settings, clock) as http:
+        paths = {re.sub(r"\{[^}]*\}", "x", route.path) for route in http.app.routes}
+        assert len(paths) > 50
+        for path in paths:
+            assert (await http.client.options(path)).status_code < 500, path

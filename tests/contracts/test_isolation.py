@@ -44,6 +44,8 @@ _BY_COLUMN: Final[dict[tuple[str, str], Any]] = {
     ("admins", "role"): "owner",
     ("api_keys", "role"): "owner",
     ("challenges", "code_length"): 6,
+    ("half_sign_ins", "kind"): "api",
+    ("half_sign_ins", "next"): "totp",
     ("outbox", "kind"): "code",
     ("sessions", "kind"): "api",
     ("sessions", "subject_kind"): "tenant",

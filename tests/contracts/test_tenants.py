@@ -31,7 +31,7 @@ from app.tenants.model import Tenant
 from app.tenants.search import Filters
 from app.tenants.service import Tenants
 from tests.conftest import Clock
-from tests.people import count, current_code
+from tests.people import count, current_code, whole
 
 BY_HAND = Actor("operator")
 SHELL = Client("cli")
@@ -73,7 +73,7 @@ async def change(tenants: Tenants, slug: str, expected_version: int | None = Non
 async def sign_in(challenges: Challenges, db: Database, ring: KeyRing, slug: str) -> SignIn:
     issued = await challenges.request(Realm.of(slug), Client("api"))
     code = await current_code(db, ring, issued.challenge_id)
-    return await challenges.verify(Realm.of(slug), issued.challenge_id, code, Client("api"))
+    return whole(await challenges.verify(Realm.of(slug), issued.challenge_id, code, Client("api")))
 
 
 async def rows(db: Database, sql: str, *args: Any) -> Sequence[Row]:

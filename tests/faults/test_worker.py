@@ -275,9 +275,9 @@ async def test_stop_finishes_what_is_under_way(
     async with works.running():
         await mail.next()
 
-    states = await states(db)
-    assert states.keys() <= {"sent", "queued"}
-    assert states["sent"] == len(mail.mails)
+    found = await states(db)
+    assert found.keys() <= {"sent", "queued"}
+    assert found["sent"] == len(mail.mails)
     async with works.running():
         while len(mail.mails) < 100:
             await mail.next()

@@ -43,6 +43,9 @@ def test_every_message_renders(language: str, channel: str) -> None:
     gone = {**phone, "before": "+44*****0123", "after": None}
     shapes = [(CODE, "012345"), (NOTICE, None), (TEST, None)]
     shapes += [(replace(NOTICE, payload=payload), None) for payload in (phone, gone)]
+    changes = ("enrolled", "removed", "reset", "backup_codes", "backup_code_used")
+    factors = [{"template": "factor_changed", "change": change} for change in changes]
+    shapes += [(replace(NOTICE, payload=payload), None) for payload in factors]
     shapes += [(replace(CODE, user_agent=agent, ip=None), "012345") for agent in (None, "iPhone", "Firefox")]
     shapes += [(replace(CODE, purpose=purpose), "012345") for purpose in ("register", "contact")]
     shapes += [(replace(NOTICE, payload={**(NOTICE.payload or {}), "template": name}), None) for name in TO_MEMBERS]

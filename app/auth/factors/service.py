@@ -72,12 +72,11 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """What somebody has. `required` and `off` are the policy; `may_change` says whether the sign-in is recent enough."""
+    """What somebody has. `required` and `off` are the policy; `may_change`: the sign-in is recent enough."""
 
     totp_since: datetime | None
     totp_used_at: datetime | None
     backup_codes: int
-    backup_since: datetime | None
     required: bool
     off: bool
     may_change: bool

@@ -111,16 +111,14 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.subject_factors(
     p_now timestamptz, p_tenant uuid, p_session uuid, p_subject_kind text, p_subject uuid, p_fresh interval,
     p_admins_must boolean,
-    OUT totp_since timestamptz, OUT totp_used_at timestamptz, OUT backup_codes integer, OUT backup_since timestamptz,
-    OUT required boolean, OUT off boolean, OUT may_change boolean
+    OUT totp_since timestamptz, OUT totp_used_at timestamptz, OUT backup_codes integer, OUT required boolean, OUT off boolean, OUT may_change boolean
 ) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     SELECT f.confirmed_at, f.used_at INTO totp_since, totp_used_at FROM factors f
     WHERE f.tenant_id = p_tenant AND f.subject_kind = p_subject_kind AND f.subject_id = p_subject
       AND f.confirmed_at IS NOT NULL;
-    SELECT count(*) FILTER (WHERE b.used_at IS NULL), max(b.created_at) INTO backup_codes, backup_since
-    FROM backup_codes b
+    SELECT count(*) INTO backup_codes FROM backup_codes b
     WHERE b.tenant_id = p_tenant AND b.subject_kind = p_subject_kind AND b.subject_id = p_subject;
     required := fn.must_have_factor(p_tenant, p_subject_kind, p_subject, p_admins_must);
     off := fn.factors_off(p_tenant, p_subject_kind);
@@ -147,14 +145,11 @@ $$;
 
 -- Whose half sign-in this is, for the pages and for an enrolment that begins with it. No row: over, or not there.
 CREATE OR REPLACE FUNCTION fn.half_sign_in(p_now timestamptz, p_tenant uuid, p_half uuid, p_secret_hash bytea)
-RETURNS TABLE (subject_kind text, subject uuid, slug text, name text, email text, next text, kind text,
-               attempts_left integer, expires_at timestamptz)
-LANGUAGE plpgsql AS $$
+RETURNS TABLE (subject_kind text, subject uuid, slug text, name text, email text) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     RETURN QUERY
-    SELECT h.subject_kind, h.subject_id, t.slug, t.name, c.email, h.next, h.kind, h.max_attempts - h.attempts,
-           h.expires_at
+    SELECT h.subject_kind, h.subject_id, t.slug, t.name, c.email
     FROM half_sign_ins h
     JOIN tenants t ON t.id = h.tenant_id
     CROSS JOIN LATERAL fn.subject_contacts(h.tenant_id, h.subject_kind, h.subject_id) AS c

@@ -41,8 +41,7 @@ BEGIN
     IF p_with = 'backup_code' THEN
         SELECT array_agg(b.id), array_agg(b.code_hash), array_agg(b.key_id) INTO code_ids, code_hashes, code_keys
         FROM backup_codes b
-        WHERE b.tenant_id = p_tenant AND b.subject_kind = h.subject_kind AND b.subject_id = h.subject_id
-          AND b.used_at IS NULL;
+        WHERE b.tenant_id = p_tenant AND b.subject_kind = h.subject_kind AND b.subject_id = h.subject_id;
         RETURN;
     END IF;
     IF p_with = 'totp' THEN
@@ -118,9 +117,8 @@ BEGIN
             RETURN 'replayed';
         END IF;
     ELSE
-        UPDATE backup_codes SET used_at = p_now
-        WHERE tenant_id = p_tenant AND id = p_code AND subject_kind = h.subject_kind AND subject_id = h.subject_id
-          AND used_at IS NULL;
+        DELETE FROM backup_codes
+        WHERE tenant_id = p_tenant AND id = p_code AND subject_kind = h.subject_kind AND subject_id = h.subject_id;
         IF NOT FOUND THEN
             RETURN 'replayed';
         END IF;

@@ -16,8 +16,7 @@ BEGIN
            CASE s.subject_kind WHEN 'admin' THEN NULL WHEN 'member' THEN m.phone_number ELSE t.phone_number END,
            t.slug, t.name, s.methods, fn.has_factor(p_tenant, s.subject_kind, s.subject_id),
            (SELECT count(*) FROM backup_codes b
-             WHERE b.tenant_id = p_tenant AND b.subject_kind = s.subject_kind AND b.subject_id = s.subject_id
-               AND b.used_at IS NULL),
+             WHERE b.tenant_id = p_tenant AND b.subject_kind = s.subject_kind AND b.subject_id = s.subject_id),
            s.device_name, s.secret_hash,
            s.authenticated_at, s.created_at, s.seen_at, s.expires_at
     FROM sessions s

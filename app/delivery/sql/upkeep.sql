@@ -50,6 +50,7 @@ BEGIN
         ['outbox', 'created_at < $1 - interval ''1 day'' AND state NOT IN (''queued'', ''sending'')', 'created_at'],
         ['provider_reports', 'received_at < $1 - interval ''2 minutes''', 'received_at'],
         ['send_counts', 'since < $1 - interval ''2 days''', 'since'],
+        ['half_sign_ins', 'expires_at < $1 - interval ''45 minutes''', 'expires_at'],
         ['sign_in_links', 'expires_at < $1 - interval ''1 day''', 'expires_at'],
         ['attack_modes', 'until < $1 - interval ''1 day''', 'until'],
         -- The usual hour is that of 14 days.
