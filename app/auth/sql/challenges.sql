@@ -460,9 +460,9 @@ BEGIN
     -- Looked up only where it isn't the tenant's own: most sign-ins are without another statement.
     subject_name := t.name;
     IF c.subject_kind <> 'tenant' THEN
-        subject_name := coalesce(fn.subject_name(tenant, c.subject_kind, c.subject_id),
-                                 (SELECT k.name FROM claims k WHERE k.tenant_id = tenant AND k.id = p_challenge),
-                                 t.name);
+        -- A newcomer is called what they say, also one who was invited under another name.
+        subject_name := coalesce((SELECT k.name FROM claims k WHERE k.tenant_id = tenant AND k.id = p_challenge),
+                                 fn.subject_name(tenant, c.subject_kind, c.subject_id), t.name);
     END IF;
     purpose := c.purpose;
     generation := c.generation;
