@@ -177,6 +177,9 @@ class OwnAccount:
         _check_member(session)
         if self._clock() - session.authenticated_at > RECENT:
             raise Forbidden("Sign in again: this can be changed within 10 minutes of a sign-in.")
+        # Whoever got hold of a remembered device has proven nothing yet.
+        if set(session.methods) <= {"device"}:
+            raise Forbidden("Sign in again with a code: this can't be changed from a remembered device alone.")
 
 
 def _check_member(session: LiveSession) -> None:

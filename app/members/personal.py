@@ -30,6 +30,7 @@ _ERASE: Final = (
           AND o.challenge_id = c.id""",
     f"DELETE FROM challenges WHERE {_OWNED}",
     f"DELETE FROM claims WHERE {_OF_MEMBER}",
+    "DELETE FROM contact_health WHERE tenant_id = $1 AND subject_id = $2",
     f"DELETE FROM sign_in_links WHERE {_OWNED}",
     f"DELETE FROM half_sign_ins WHERE {_OWNED}",
     f"DELETE FROM sessions WHERE {_OWNED}",

@@ -11,7 +11,7 @@ import asyncpg
 
 from app.audit.log import Actor, Client, record
 from app.errors import AlreadyExists, EditConflict, InvalidRequest, NotFound, TenantNotFound
-from app.members import changes, personal, search
+from app.members import changes, effects, personal, search
 from app.members.files import Report, RowFault, faults_of, read_csv
 from app.members.model import SELECTED, Member
 from app.members.search import MemberPage
@@ -102,8 +102,13 @@ class Members:
                 raise EditConflict(before.version)
             edited = changes.edited(before, values, home.region)
             after = await changes.save(home.connection, now, before, edited, actor, client, self._channels)
-        if after.version != before.version:
-            self._wake_worker()
+        if after.version == before.version:
+            return after
+        if (after.email, after.phone_number) != (before.email, before.phone_number):
+            # A request that still read the old address may have committed while we were at it.
+            async with self._db.tenant(after.tenant_id) as connection:
+                await effects.void_codes(connection, now, after.tenant_id, after.id)
+        self._wake_worker()
         return after
 
     async def import_(self, slug: str, body: bytes, *, dry_run: bool, actor: Actor, client: Client) -> Report:

@@ -163,3 +163,27 @@ async def test_lock_after_failures(settings: Settings, clock: Clock, db: Databas
         assert (locked.status_code, locked.headers["Retry-After"]) == (429, "900")
         clock.forward(minutes=15, seconds=1)
         assert (await http.otp(tenant.slug, "request", body)).status_code == 202
+
+
+async def test_a_remembered_device_alone_changes_nothing(
+    settings: Settings, clock: Clock, db: Database, ring: KeyRing
+) -> None:
+    """Where no password is asked for, a remembered device signs in; a new password or contact needs a code."""
+    tenant = await shop(db, clock, first_factor="code")
+    await add_member(db, clock(), tenant, email=EMAIL)
+    async with serve(settings, clock) as http:
+        asked = await http.otp(tenant.slug, "request", {"identifier": EMAIL})
+        tokens = await enter(http, db, ring, tenant.slug, asked, remember_device=True)
+        device = {"X-Device-Token": tokens["device_token"]}
+        signed_in = await http.otp(tenant.slug, "request", {"identifier": EMAIL}, headers=device)
+        assert signed_in.status_code == 200
+        token = signed_in.json()["access_token"]
+        for path, body in (("password", {"password": PASSWORD}), ("contacts", {"email": "x@home.example"})):
+            assert (await http.auth("PUT", path, token, json=body)).status_code == 403
+        foreign = await add_member(db, clock(), tenant, email="bo@home.example")
+        asked = await http.otp(tenant.slug, "request", {"identifier": "bo@home.example"}, headers=device)
+        assert asked.status_code == 202, "it is somebody else's device"
+        async with db.tenant(tenant.id) as connection:
+            await connection.execute("UPDATE members SET status = 'suspended' WHERE id <> $1", foreign)
+        asked = await http.otp(tenant.slug, "request", {"identifier": EMAIL}, headers=device)
+        assert asked.status_code == 202, "to a suspended member it is as good as to a stranger"
