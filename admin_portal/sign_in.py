@@ -28,7 +28,7 @@ _PENDING: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9]{10})\.([0-9]{10})")
 _KEPT_AFTER_EXPIRY: Final = 3600
 _CODE: Final = f"{SIGN_IN}/code"
 _WHY: Final = {
-    "again": "To change a contact, sign in again: your last sign-in is more than an hour ago. Nothing was saved yet.",
+    "again": "For this, sign in again: your last sign-in is more than an hour ago. Nothing was saved yet.",
     "factor": "To change your second factor, sign in again: your last sign-in is more than 10 minutes ago.",
     "out": "You are signed out.",
 }

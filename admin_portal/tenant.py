@@ -105,12 +105,13 @@ async def page(
     """The tenant's page, perhaps with a group being edited; `values` are what was typed, otherwise what is stored."""
     own, now, settings = desk(request), services(request).clock(), services(request).settings
     may_edit = signed_in(request).may_edit
-    story, sessions, history, standing, outcome = await asyncio.gather(
+    story, sessions, history, standing, outcome, second_factor = await asyncio.gather(
         own.timeline.read(tenant.id, masked_contacts(tenant), limit=_READ_ENTRIES),
         own.tenant_sessions.list(tenant.id),
         own.tenants.history(tenant.slug, limit=_SHOWN_CHANGES),
         own.unlocking.standing(tenant.id, tenant.id),
         _outcome(own, tenant, test),
+        services(request).factors.has_app(tenant.id, "tenant", tenant.id),
     )
     advice = advice_for(settings, tenant, story, standing)
     failing = next((h.channel for h in story.happenings if h.what in {"delivery.sent", "delivery.failed"}), None)
@@ -129,6 +130,7 @@ async def page(
         advice=advice,
         changes=[change_line(change) for change in history.entries],
         test=outcome,
+        second_factor=second_factor,
         locked=_next_code_at(settings, tenant, standing) is not None,
         now=now,
     )

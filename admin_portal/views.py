@@ -31,6 +31,8 @@ _NOTICES: Final = {
     "resumed": "The tenant is resumed. Codes are sent again.",
     "unlocked": "Unlocked. A code can be asked for now.",
     "not-locked": "There was nothing to unlock.",
+    "factor-reset": "The second factor is reset. The next sign-in takes the code alone.",
+    "no-factor": "There was no second factor.",
     "session": "The session is ended.",
     "sessions": "All sessions are ended.",
     "test": "The test message is on its way.",

@@ -97,12 +97,12 @@ async def second_step(request: AnyRequest, data: JSONBody[MfaRequest]) -> Tokens
     security=_EITHER,
     responses=refusals(InvalidRequest, InvalidToken, Forbidden, CodeExpired, Unavailable),
 )
-async def enrol(request: AnyRequest, data: JSONBody[EnrolRequest]) -> NewApp:
+async def enrol(request: AnyRequest, data: JSONBody[EnrolRequest | None] = None) -> NewApp:
     """Nothing is different until `totp/confirm`. Needs a sign-in of the last 10 minutes; a new app takes the old one's
     place. Where a second factor is required and there is none, the `mfa_token` of `"next": "enrol"` does.
     """
     factors = services(request).factors
-    if data.mfa_token is not None:
+    if data is not None and data.mfa_token is not None:
         holder = await factors.holder(data.mfa_token)
     else:
         holder = Holder.of(await require_session(request))

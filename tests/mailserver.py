@@ -36,13 +36,16 @@ class Mail:
 class MailServer:
     """Takes every mail, unless `answers[command]` has something else to say to the next one.
 
-    `answers["RCPT"].append("450 later")`; `SILENCE` never answers. Each answer is used once.
+    `answers["RCPT"].append("450 later")`; `SILENCE` never answers. Each answer is used once. With `greylisting` each
+    recipient is refused for now when it is met for the first time.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.connections = 0
         self.tls_sessions = 0
+        self.greylisting = False
+        self._met: set[str] = set()
         self.logins: list[str] = []
         # Every text that was handed over, and those of them that were taken.
         self.given: list[Mail] = []
@@ -86,7 +89,9 @@ class MailServer:
     async def handle_RCPT(  # noqa: N802
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
-        answer = await self._answer("RCPT")
+        new = address not in self._met
+        self._met.add(address)
+        answer = await self._answer("RCPT", "450 4.2.1 Come back later" if self.greylisting and new else "250 OK")
         if answer.startswith("250"):
             envelope.rcpt_tos.append(address)
         return answer

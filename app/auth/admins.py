@@ -42,6 +42,10 @@ _LOCK_OUT: Final = (
     WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND used_at IS NULL
     """,
     """
+    UPDATE half_sign_ins SET ended_at = $3
+    WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND ended_at IS NULL
+    """,
+    """
     UPDATE sessions SET ended_at = $3, end_reason = 'admin-suspended'
     WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND ended_at IS NULL AND expires_at > $3
     """,

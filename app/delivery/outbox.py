@@ -13,6 +13,7 @@ WAKE_CHANNEL: Final = "gatehouse:outbox"
 
 _CLAIM: Final = "SELECT * FROM fn.claim_outbox($1, $2, $3, $4, $5)"
 _SETTLE: Final = "SELECT * FROM fn.settle_outbox($1, $2, $3, $4)"
+_MATCH: Final = "SELECT fn.match_report($1, $2) AS outcome"
 _FOLLOW_UP: Final = "SELECT fn.follow_up($1, $2, $3) AS count"
 _RENEW: Final = "SELECT fn.renew_outbox($1, $2, $3, $4, $5)"
 _RELEASE: Final = "SELECT fn.release_outbox($1, $2) AS count"
@@ -126,9 +127,14 @@ class Outbox:
         return Settled(**row) if row else Settled(0, 0)
 
     async def follow_up(self, now: datetime) -> int:
-        """Lets the next channel take over where no sign of delivery came in time. Answers how many messages went on."""
+        """Writes down reports that came before their messages; then lets the next channel take over where no sign of
+        delivery came in time. Answers how many messages went on.
+        """
+        followed = 0
+        while (row := await self._database.row(_MATCH, now, self._routes)) and row["outcome"]:
+            followed += row["outcome"] == "followed"
         row = await self._database.row(_FOLLOW_UP, now, self._routes, _FOLLOW_UP_AT_MOST)
-        return int(row["count"]) if row else 0
+        return followed + (int(row["count"]) if row else 0)
 
     async def renew(self, now: datetime, claimed: Iterable[Claimed], *, lease: timedelta) -> None:
         """Holds messages for another `lease` from now."""

@@ -25,6 +25,11 @@ _VOID_LINKS: Final = """
 UPDATE sign_in_links SET used_at = $1
 WHERE tenant_id = $2 AND used_at IS NULL AND ($3 OR subject_kind = 'tenant')
 """
+# A proven code that still waits for a second factor, or for one to be set up.
+_VOID_HALF_SIGN_INS: Final = """
+UPDATE half_sign_ins SET ended_at = $1
+WHERE tenant_id = $2 AND ended_at IS NULL AND ($3 OR subject_kind = 'tenant')
+"""
 _REVOKE_DEVICES: Final = """
 UPDATE devices SET revoked_at = $1, revoke_reason = $4
 WHERE tenant_id = $2 AND revoked_at IS NULL AND ($3 OR subject_kind = 'tenant')
@@ -44,11 +49,12 @@ _CHANNELS: Final = {"email": ("email",), "phone_number": ("sms", "whatsapp")}
 
 
 async def void_codes(connection: asyncpg.Connection, now: datetime, tenant_id: UUID, *, everybody: bool) -> int:
-    """Ends open challenges and sign-in links of the tenant's contact, or of everybody in it; how many challenges.
+    """Ends what the tenant's contact, or everybody in it, could sign in with: links, half sign-ins, open challenges.
 
-    No device of theirs is remembered any more.
+    No device of theirs is remembered any more. Answers how many challenges.
     """
     await connection.execute(_VOID_LINKS, now, tenant_id, everybody)
+    await connection.execute(_VOID_HALF_SIGN_INS, now, tenant_id, everybody)
     await connection.execute(_FORGET_DEVICES, tenant_id, everybody)
     return _affected(await connection.execute(_VOID_CHALLENGES, now, tenant_id, everybody))
 

@@ -33,6 +33,8 @@ class StrictRequest(Request[Any, Any, Any]):
         kind = field.annotation if field is not None else Any
         media_type = self.content_type[0]
         body = await self.body()
+        if not body and field is not None and field.is_optional:
+            return None
         if media_type == _FORM and "form" in self.route_handler.opt:
             return _from_form(body, kind)
         if media_type != "application/json":

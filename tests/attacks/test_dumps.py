@@ -25,9 +25,7 @@ _OPEN: Final = 50
 # What codes would be checked by if there were no key: each takes salt and code to a digest.
 KEYLESS: Final[dict[str, Callable[[bytes, bytes], bytes]]] = {
     "SHA-256(salt, code)": lambda salt, code: hashlib.sha256(salt + code).digest(),
-    "SHA-256(code, salt)": lambda salt, code: hashlib.sha256(code + salt).digest(),
     "HMAC(salt, code)": lambda salt, code: hmac.digest(salt, code, "sha256"),
-    "SHA-256(code)": lambda _, code: hashlib.sha256(code).digest(),
 }
 
 

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
+from schemathesis.core.result import Ok
 
 from app.audit.log import Actor, Client
 from app.auth.api_keys import ApiKeys
@@ -103,8 +104,8 @@ def send(target: Target, case: "schemathesis.Case[Any]", caller: str) -> httpx.R
 @pytest.mark.parametrize(
     "examples",
     [
-        pytest.param(12, id="short"),
-        pytest.param(400, id="long", marks=[pytest.mark.long, pytest.mark.timeout(3000)]),
+        pytest.param(6, id="short"),
+        pytest.param(300, id="long", marks=[pytest.mark.long, pytest.mark.timeout(3000)]),
     ],
 )
 def test_no_call_makes_the_server_stumble(settings: Settings, clock: Clock, examples: int) -> None:
@@ -113,6 +114,7 @@ def test_no_call_makes_the_server_stumble(settings: Settings, clock: Clock, exam
         schema = schemathesis.openapi.from_dict(target.document)
         seen: dict[str, set[int]] = {}
         for result in schema.get_all_operations():
+            assert isinstance(result, Ok), "the document is not OpenAPI"
             operation = result.ok()
 
             @hypothesis_settings(

@@ -345,6 +345,7 @@ async def test_each_face_finishes_its_own(door: Door, http: Http) -> None:
             assert answer.status_code == 410
             assert "gh_session" not in somebody.cookies
     assert await count(door.db, SESSIONS, person.tenant.id) == 1
+    assert await count(door.db, f"{BEGUN} AND subject_id = $2", SYSTEM_TENANT, admin.id) == 1
 
 
 def test_sessions_begin_in_one_place(root: Path) -> None:

@@ -339,7 +339,7 @@ def world_of(settings: Settings, ring: KeyRing) -> Iterator[World]:
 @pytest.mark.parametrize(
     ("histories", "steps"),
     [
-        pytest.param(200, 40, id="short"),
+        pytest.param(120, 40, id="short"),
         pytest.param(1000, 80, id="long", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )

@@ -352,6 +352,24 @@ async def test_sha512_is_as_good(portal: Portal) -> None:
     assert ("delivered", None) in await portal.story(tenant)
 
 
+async def test_a_token_is_for_one_body(portal: Portal) -> None:
+    """Vonage's JWT is good for the report it came with, and made with the secret."""
+    tenant = await portal.sent("vonage")
+    right = vonage_jwt("m-1", "delivered", portal.clock())
+    other = vonage_jwt("m-2", "delivered", portal.clock())
+    foreign = jwt.encode(
+        jwt.decode(right.headers["Authorization"].split()[1], options={"verify_signature": False}),
+        "another secret, as long as the right one",
+        algorithm="HS256",
+    )
+    forged = replace(right, headers={**right.headers, "Authorization": f"Bearer {foreign}"})
+    for wrong in (replace(right, headers=other.headers), forged):
+        assert (await portal.post(wrong)).status_code == 403
+    assert await portal.story(tenant) == [("sent", None)]
+    assert (await portal.post(right)).status_code == 204
+    assert await portal.story(tenant) == [("sent", None), ("delivered", None)]
+
+
 async def test_twilio_signs_the_query_too(portal: Portal) -> None:
     """Whoever adds one to the callback's URL."""
     call = twilio("m-1", "delivered")

@@ -1,11 +1,13 @@
 """Second factors in the core: set up, confirmed, changed, removed, reset, and what each brings about."""
 
+import asyncio
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from app.audit.log import Actor, Client
+from app.auth.admins import Admins
 from app.auth.challenges import Challenges, Realm
 from app.auth.encryption import Tampered
 from app.auth.factors.rekeying import reencrypt_apps, reencrypt_backup_codes
@@ -24,10 +26,16 @@ from app.errors import (
 )
 from app.keys import KeyRing
 from app.settings import Settings
+from app.storage import SYSTEM_TENANT
 from app.storage.db import Database, Row
+from app.tenants.service import Tenants
+from tests.admins import add_admin
 from tests.conftest import Clock
+from tests.contracts.test_cli import Shell, environment, gatehouse
 from tests.factors import OWNER, App, Door, Person
 from tests.people import add_tenant, count, whole
+
+__all__ = ["environment", "gatehouse"]
 
 NOTICES = (
     "SELECT channel, destination, payload FROM outbox WHERE tenant_id = $1 AND kind = 'notice' ORDER BY created_at"
@@ -270,15 +278,28 @@ async def test_a_reset_is_for_who_lost_theirs(door: Door) -> None:
     assert (await changes_told(door, person.tenant.id))[-1] == "reset"
 
 
+async def test_an_operator_resets_an_admins(door: Door, gatehouse: Shell) -> None:
+    """`gatehouse admin reset-factors EMAIL`: once, and for an admin who is there."""
+    admin = await add_admin(door.db, door.clock, "owner")
+    session = await door.live(whole(await door.by_code(Realm.admins(), identifier=admin.email)))
+    app = App.scan(await door.factors.enrol(Holder.of(session)), door.clock)
+    await door.factors.confirm(session, app.code(), OWNER)
+    for said in ("has no second factor any more", "had no second factor"):
+        done = await asyncio.to_thread(gatehouse, "admin", "reset-factors", admin.email)
+        assert (done.returncode, said in done.stdout) == (0, True), done.stderr
+    missing = await asyncio.to_thread(gatehouse, "admin", "reset-factors", "nobody@staff.example")
+    assert (missing.returncode, "No admin has the address" in missing.stderr) == (2, True)
+    assert await count(door.db, f"{EVENTS} AND subject_id = $3", SYSTEM_TENANT, "factor.reset", admin.id) == 1
+    assert isinstance(await door.by_code(Realm.admins(), identifier=admin.email), SignIn)
+
+
 async def test_wrong_codes_of_a_day_are_counted(door: Door) -> None:
-    """After 30 only a backup code helps; right ones are not counted; the next day the app works again."""
+    """After 30 only a backup code helps. Right ones are not counted and forgive nothing; a day later the app works."""
     person = await door.enrolled()
     (spare, *_) = await door.factors.new_backup_codes(person.session, OWNER)
-    for _ in range(2):
-        await door.unlock(person.tenant.id)
-        await door.finish(await door.half(person.realm), person.app.next())
     for _ in range(GUESSES_A_DAY // 5):
         await door.unlock(person.tenant.id)
+        await door.finish(await door.half(person.realm), person.app.next())
         half = await door.half(person.realm)
         for _ in range(5):
             with pytest.raises((InvalidCode, TooManyAttempts)):
@@ -314,6 +335,40 @@ async def test_a_suspended_tenant_finishes_nothing(door: Door) -> None:
         await connection.execute("UPDATE tenants SET status = 'suspended' WHERE id = $1", person.tenant.id)
     with pytest.raises(CodeExpired):
         await door.finish(half, person.app.next())
+
+
+async def test_a_changed_contact_finishes_nothing(door: Door, settings: Settings) -> None:
+    """Whoever read the old contact's mail can't set an app of their own up with a code that they entered before."""
+    tenant = await add_tenant(door.db, door.clock(), policy={"second_factor": "required"})
+    half = await door.half(Realm.of(tenant.slug))
+    app = App.scan(await door.factors.enrol(await door.factors.holder(half.mfa_token)), door.clock)
+    tenants = Tenants(door.db, settings, door.clock, lambda: None)
+    await tenants.update(tenant.slug, {"email": "new@acme.example"}, actor=Actor("operator"), client=Client("cli"))
+    with pytest.raises(CodeExpired):
+        await door.enrol_and_finish(half, app.code())
+    assert (await door.half(Realm.of(tenant.slug))).next == "enrol"
+
+
+async def test_a_suspended_admin_finishes_nothing(door: Door) -> None:
+    """Suspended between the two steps, or while the second one is on its way: neither a session nor a new app."""
+    admins = Admins(door.db, door.clock)
+    for at_once in (False, True):
+        admin = await add_admin(door.db, door.clock, "viewer")
+        session = whole(await door.by_code(Realm.admins(), identifier=admin.email))
+        live = await door.live(session)
+        app = App.scan(await door.factors.enrol(Holder.of(live)), door.clock)
+        await door.factors.confirm(live, app.code(), OWNER)
+        outcome = await door.by_code(Realm.admins(), identifier=admin.email)
+        assert isinstance(outcome, HalfSignIn)
+        if at_once:
+            async with door.db.every_tenant() as connection:
+                await connection.execute("UPDATE admins SET status = 'suspended' WHERE id = $1", admin.id)
+        else:
+            await admins.change(admin.id, status="suspended", actor=Actor("operator"), client=Client("cli"))
+        with pytest.raises(CodeExpired):
+            await door.second_steps.finish(
+                outcome.mfa_token, app.next(), OWNER, using="totp", kind="api", subjects={"admin"}
+            )
 
 
 async def test_secrets_are_encrypted_for_their_row(door: Door) -> None:

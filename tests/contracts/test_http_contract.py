@@ -234,6 +234,8 @@ async def test_introspection(settings: Settings, clock: Clock, db: Database, rin
             "nbf": int(clock().timestamp()),
             "exp": int(clock().timestamp()) + 900,
             "jti": "",
+            "auth_time": int(clock().timestamp()),
+            "amr": ["otp:email"],
         }
         assert (await http.auth("POST", "introspect", token, json={"token": token})).status_code == 401
         await http.auth("POST", "logout", token)

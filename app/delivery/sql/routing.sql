@@ -117,43 +117,40 @@ BEGIN
     RETURN v_outcome;
 END $$;
 
--- Run by the worker every second: brings reports that waited together with their messages, and lets the next channel
--- take over from codes that should have arrived by now. All rows are locked before the first is worked on, so nobody
--- who waits for us is waited for. Answers how many rows took over.
+-- Brings one report that waited together with its message. Answers as fn.apply_report does; NULL: none waits. One a
+-- transaction, because whoever locks several contacts or counts in turn may meet somebody who does so the other way round.
+CREATE OR REPLACE FUNCTION fn.match_report(p_now timestamptz, p_routes jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE v_report provider_reports;
+BEGIN
+    PERFORM set_config('app.scope', 'all', true);
+    SELECT r.* INTO v_report FROM provider_reports r JOIN outbox o ON o.report_key = r.report_key
+    WHERE r.received_at > p_now - interval '2 minutes'
+    ORDER BY r.received_at LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    DELETE FROM provider_reports WHERE report_key = v_report.report_key AND state = v_report.state;
+    RETURN fn.apply_report(p_now, v_report.report_key, v_report.state, v_report.error_class, v_report.error_text,
+                           v_report.unhealthy, p_routes);
+END $$;
+
+-- Run by the worker every second: lets the next channel take over from codes that should have arrived by now. All rows
+-- are locked before the first is worked on, so nobody who waits for us is waited for. Answers how many rows took over.
 CREATE OR REPLACE FUNCTION fn.follow_up(p_now timestamptz, p_routes jsonb, p_limit integer)
 RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
-    v_reports  provider_reports[];
-    v_report   provider_reports;
     v_overdue  outbox[];
     v_row      outbox;
     v_followed integer := 0;
 BEGIN
     PERFORM set_config('app.scope', 'all', true);
-    SELECT array_agg(w.report) INTO v_reports FROM (
-        SELECT r AS report FROM provider_reports r JOIN outbox o ON o.report_key = r.report_key
-        WHERE r.received_at > p_now - interval '2 minutes'
-        ORDER BY r.received_at LIMIT p_limit FOR UPDATE SKIP LOCKED
-    ) AS w;
     SELECT array_agg(w.row) INTO v_overdue FROM (
         SELECT o AS row FROM outbox o WHERE o.fallback_at <= p_now
         ORDER BY o.fallback_at LIMIT p_limit FOR UPDATE SKIP LOCKED
     ) AS w;
-
-    FOREACH v_report IN ARRAY coalesce(v_reports, '{}') LOOP
-        DELETE FROM provider_reports WHERE report_key = v_report.report_key AND state = v_report.state;
-        IF fn.apply_report(p_now, v_report.report_key, v_report.state, v_report.error_class, v_report.error_text,
-                           v_report.unhealthy, p_routes) = 'followed' THEN
-            v_followed := v_followed + 1;
-        END IF;
-    END LOOP;
     FOREACH v_row IN ARRAY coalesce(v_overdue, '{}') LOOP
-        -- Unless a report has just settled it.
-        UPDATE outbox SET fallback_at = NULL
-        WHERE tenant_id = v_row.tenant_id AND id = v_row.id AND fallback_at IS NOT NULL;
-        IF FOUND AND fn.follow(p_now, v_row, p_routes, false) THEN
-            v_followed := v_followed + 1;
-        END IF;
+        UPDATE outbox SET fallback_at = NULL WHERE tenant_id = v_row.tenant_id AND id = v_row.id;
+        v_followed := v_followed + fn.follow(p_now, v_row, p_routes, false)::integer;
     END LOOP;
     RETURN v_followed;
 END $$;
