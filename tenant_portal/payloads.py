@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from app.auth.sessions import HalfSignIn, SignIn
+from app.auth.sessions import HalfSignIn, Outcome, SignIn
 from app.errors import FieldError, InvalidRequest
 
 Channel: TypeAlias = Literal["email", "sms", "whatsapp", "push"]
@@ -33,6 +33,16 @@ class CodeRequest(Struct, forbid_unknown_fields=True, frozen=True):
     ) = None
     channel: Annotated[Channel | None, Meta(description="How the code should come.", examples=[None, "email"])] = None
     password: Annotated[str, Meta(description="Where the tenant asks for one first.", examples=[None])] | None = None
+    purpose: (
+        Annotated[
+            Literal["reset"],
+            Meta(
+                description="For a member who forgot the password: sign in with the code, then set one.",
+                examples=[None],
+            ),
+        ]
+        | None
+    ) = None
 
 
 class ResendRequest(Struct, forbid_unknown_fields=True, frozen=True):
@@ -162,7 +172,29 @@ class HalfDone(Struct, frozen=True):
     @classmethod
     def of(cls, half: HalfSignIn) -> "HalfDone":
         """A half sign-in of the API."""
-        return cls(half.next, half.mfa_token, half.expires_in, ["totp", "backup_code"] if half.next == "totp" else [])
+        if half.next == "totp":
+            return cls("totp", half.mfa_token, half.expires_in, ["totp", "backup_code"])
+        return cls("enrol", half.mfa_token, half.expires_in, [])
+
+
+class Unregistered(Struct, frozen=True):
+    """The address is proven, and nobody here has it. With the token `POST …/members` makes a member of its owner."""
+
+    next: Literal["register"]
+    registration_token: str
+    expires_in: Annotated[Seconds, Meta(examples=[900])]
+
+
+Entered: TypeAlias = Tokens | HalfDone | Unregistered
+
+
+def entered(outcome: Outcome) -> Entered:
+    """What a sign-in by the API has come to."""
+    if isinstance(outcome, SignIn):
+        return Tokens.of(outcome)
+    if outcome.next == "register":
+        return Unregistered("register", outcome.mfa_token, outcome.expires_in)
+    return HalfDone.of(outcome)
 
 
 class Contacts(Struct, frozen=True):

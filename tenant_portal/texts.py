@@ -55,6 +55,14 @@ _SAID: Final = {
     "factor.reset": ("changed", "The second factor was reset"),
     "factor.backup_codes": ("changed", "New backup codes were made"),
     "message.tested": ("sent", "An admin sent a test message"),
+    "password.wrong": ("refused", "Wrong password"),
+    "member.created": ("changed", "The account was set up"),
+    "member.registered": ("verified", "You registered"),
+    "member.changed": ("changed", "Your account was changed"),
+    "member.suspended": ("refused", "Sign-in was suspended"),
+    "member.resumed": ("changed", "Sign-in was opened again"),
+    "member.password_changed": ("changed", "The password was changed"),
+    "consent.withdrawn": ("changed", "A consent was withdrawn"),
 }
 _SECONDS_UNTIL: Final = 120
 

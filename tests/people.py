@@ -60,6 +60,38 @@ async def current_code(db: Database, ring: KeyRing, challenge_id: str) -> str:
     return codes.derive(ring.get(row["key_id"]), row["id"], row["generation"], row["salt"], row["code_length"])
 
 
+async def sent_to(db: Database, challenge_id: str) -> str | None:
+    """Where the worker would send the newest message of a challenge. Nothing is taken from the outbox."""
+    row = await challenge_row(db, challenge_id)
+    async with db.every_tenant() as connection:
+        there: str | None = await connection.fetchval(
+            "SELECT destination FROM fn.claim_outbox($1, 'eyes', 100000, '1 minute', 5) "
+            "WHERE challenge_id = $2 AND state = 'sending' ORDER BY generation DESC LIMIT 1",
+            row["sent_at"],
+            row["id"],
+        )
+        await connection.execute("UPDATE outbox SET state = 'queued', attempts = 0 WHERE lease_owner = 'eyes'")
+    return there
+
+
+async def add_member(db: Database, now: datetime, tenant: SomeTenant, **fields: Any) -> UUID:
+    """Writes a member straight into the table; `fields` are columns. Answers the id."""
+    columns: dict[str, Any] = {
+        "tenant_id": tenant.id,
+        "id": uuid4(),
+        "name": "Ana Silva",
+        "created_at": now,
+        "updated_at": now,
+        **fields,
+    }
+    names = ", ".join(columns)
+    places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+    async with db.every_tenant() as connection:
+        await connection.execute(f"INSERT INTO members ({names}) VALUES ({places})", *columns.values())
+    member_id: UUID = columns["id"]
+    return member_id
+
+
 def whole(outcome: Outcome | None) -> SignIn:
     """A sign-in that asked for no second factor."""
     assert isinstance(outcome, SignIn), outcome

@@ -11,6 +11,7 @@ from app.auth.admins import Admins
 from app.auth.idempotency import Idempotency
 from app.auth.links import Links
 from app.auth.unlocking import Unlocking
+from app.members.service import Members
 from app.tenants.import_export import TenantFiles
 from app.tenants.removal import Removal
 from app.tenants.service import Tenants
@@ -22,6 +23,7 @@ class Office:
     """The core as the admin API calls it."""
 
     tenants: Tenants
+    members: Members
     files: TenantFiles
     removal: Removal
     unlocking: Unlocking
@@ -38,6 +40,7 @@ class Office:
         """Wires everything; connects to nothing."""
         return cls(
             Tenants(core.db, core.settings, core.clock, core.wakeup),
+            Members(core.db, core.settings, core.clock, core.wakeup),
             TenantFiles(core.db, core.settings, core.clock, core.wakeup),
             Removal(core.db, core.clock),
             Unlocking(core.db, core.clock),

@@ -114,6 +114,9 @@ _WITHHELD: Final = {
     "contact-missing": "there is no contact to send it to",
     "channel-unavailable": "this way of delivery is not available",
     "recipient-unknown": "what was typed belongs to nobody here",
+    "password-missing": "the password comes first here, and was left out",
+    "registration-closed": "nobody can register here by themselves",
+    "address-taken": "the address is another member's, who was told",
     "identifier-missing": "the contact has to be named here, and wasn't",
 }
 _REFUSED: Final = {
@@ -256,6 +259,13 @@ _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
     "factor.removed": _fixed("changed", "Authenticator app removed"),
     "factor.reset": _fixed("changed", "Second factor reset: signing in takes none any more"),
     "factor.backup_codes": _fixed("changed", "New backup codes made; older ones are void"),
+    "password.wrong": _fixed("refused", "Wrong password"),
+    "member.created": _fixed("changed", "Member added"),
+    "member.registered": _fixed("verified", "Somebody registered as a member"),
+    "member.changed": _fixed("changed", "Member changed"),
+    "member.suspended": _fixed("refused", "Member suspended"),
+    "member.resumed": _fixed("changed", "Member resumed"),
+    "member.erased": _fixed("changed", "Member erased"),
     "attack.tenant": _fixed("refused", "Unusually many wrong codes: codes have 8 digits for now"),
 }
 

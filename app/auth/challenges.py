@@ -1,8 +1,8 @@
 """Challenges: a code is asked for, sent again, checked. One statement a step; see `sql/challenges.sql`."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID, uuid4
@@ -10,15 +10,17 @@ from uuid import UUID, uuid4
 from app.audit.log import Client
 from app.auth import codes
 from app.auth.credentials import SessionKind
-from app.auth.devices import read_device_token
+from app.auth.devices import KnownDevice, read_device_token
 from app.auth.limits import AddressLimiter
 from app.auth.sessions import Outcome, Sessions
 from app.errors import (
+    AlreadyExists,
     ChannelUnavailable,
     CodeExpired,
     ContactMissing,
     DeliveryFailed,
     FieldError,
+    Forbidden,
     GatehouseError,
     InvalidCode,
     InvalidRequest,
@@ -35,7 +37,7 @@ from app.tenants.rules import check_slug, normalise_email, normalise_phone
 
 State = Literal["queued", "sent", "delivered", "failed", "expired", "used"]
 
-_REQUEST: Final = f"SELECT * FROM fn.request_code({', '.join(f'${n}' for n in range(1, 26))})"
+_REQUEST: Final = f"SELECT * FROM fn.request_code({', '.join(f'${n}' for n in range(1, 29))})"
 _OPEN: Final = "SELECT * FROM fn.open_challenge($1, $2, $3, $4)"
 _RESEND: Final = f"SELECT * FROM fn.resend_code({', '.join(f'${n}' for n in range(1, 21))})"
 _COUNT: Final = "SELECT * FROM fn.count_attempt($1, $2, $3, $4)"
@@ -79,6 +81,34 @@ class Issued:
     code_length: int
     expires_in: int
     resend_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which code is to go to whom, and what for. One of `email` and `phone` names the recipient, or neither.
+
+    `proven` is the stored hash that the recipient's password matched; `claim` what a newcomer tells of themself, or
+    which member wants to have the address. With `or_none` no code is sent where none is needed.
+    """
+
+    email: str | None = None
+    phone: str | None = None
+    channel: str | None = None
+    locale: str = "en"
+    disclose: bool = False
+    purpose: Literal["sign_in", "reset", "register", "contact"] = "sign_in"
+    proven: str | None = field(default=None, repr=False)
+    claim: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    or_none: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A right code: the challenge, and the row of `fn.count_attempt` that was compared."""
+
+    challenge_id: UUID
+    counted: Row
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +174,7 @@ class Challenges:
         *,
         identifier: str | None = None,
         channel: str | None = None,
-        locale: str = "und",
+        locale: str = "en",
         disclose: bool = False,
         device_token: str | None = None,
     ) -> Issued:
@@ -155,40 +185,60 @@ class Challenges:
         One round trip. Raises `InvalidRequest`, `RateLimited`; with `disclose` also `TenantNotFound`,
         `TenantSuspended`, `ContactMissing`, `ChannelUnavailable`: everyone else gets a decoy for those.
         """
-        email, phone = _read_identifier(identifier)
+        wish = Wish(*read_identifier(identifier), channel=channel, locale=locale, disclose=disclose)
+        device = read_device_token(self._ring, device_token)
+        await self.admit(client, device)
+        issued = await self.issue(realm, wish, client, device)
+        assert issued is not None  # noqa: S101 - nothing else was allowed for
+        return issued
+
+    async def admit(self, client: Client, device: KnownDevice | None = None) -> None:
+        """Spends one of what an address, or a known device, may ask for in an hour. Raises `RateLimited`."""
+        await self._limiter.spend(self._clock(), client.ip, device.device_id if device else None)
+
+    async def issue(self, realm: Realm, wish: "Wish", client: Client, device: KnownDevice | None) -> Issued | None:
+        """Sends the code that is wished for; None where none is needed and the wish allows for that.
+
+        One round trip. The caller has called `admit`. Raises what `request` does, and with `disclose` `Forbidden` and
+        `AlreadyExists` for claims.
+        """
         now = self._clock()
         challenge_id = codes.new_challenge_id()
-        device = read_device_token(self._ring, device_token)
-        await self._limiter.spend(now, client.ip, device.device_id if device else None)
         made = codes.candidates(self._ring.current, challenge_id, 1)
+        registering = wish.purpose == "register"
         row = await self._row(
             _REQUEST,
             now,
             realm.slug,
-            self._stand_in(realm),
-            email,
-            phone,
-            channel,
+            self.stand_in(realm),
+            wish.email,
+            wish.phone,
+            wish.channel,
             self._channels,
-            disclose,
+            wish.disclose,
             challenge_id,
             uuid4(),
-            self._recipient_key(realm, email or phone or ""),
+            self.recipient_key(realm, wish.email or wish.phone or ""),
             made.salt,
             made.key_id,
             made.digest_6,
             made.digest_8,
             made.digest_decoy,
             self._settings.otp_length,
-            self._settings.otp_ttl_seconds,
+            self._settings.otp_registration_ttl_seconds if registering else self._settings.otp_ttl_seconds,
             self._settings.otp_max_attempts,
             self._settings.otp_hourly_limit,
             self._settings.otp_resend_cooldown_seconds,
-            locale,
+            wish.locale,
             client.as_json(),
             device.device_id if device else None,
             self._settings.otp_known_device_hourly_limit,
+            wish.purpose,
+            wish.proven,
+            {**wish.claim, "always": not wish.or_none},
         )
+        if row["outcome"] == "no-code-needed":
+            return None
         return self._issued(row, challenge_id, now)
 
     async def resend(
@@ -208,7 +258,7 @@ class Challenges:
         identity = self._parse_id(challenge_id)
         now = self._clock()
         await self._limiter.spend(now, client.ip)
-        opened = await self._row(_OPEN, now, realm.slug, self._stand_in(realm), identity)
+        opened = await self._row(_OPEN, now, realm.slug, self.stand_in(realm), identity)
         if opened["outcome"] != "open":
             raise _ended(opened["outcome"], opened["expires_at"], now)
         generation = opened["generation"]
@@ -217,7 +267,7 @@ class Challenges:
             _RESEND,
             now,
             realm.slug,
-            self._stand_in(realm),
+            self.stand_in(realm),
             identity,
             generation,
             channel,
@@ -247,16 +297,35 @@ class Challenges:
         *,
         kind: SessionKind = "api",
         device_name: str | None = None,
+        remember: bool = False,
     ) -> Outcome:
         """Checks a code and begins a session, or half of a sign-in where a second factor is to follow.
 
-        Two round trips: the attempt is counted and committed before anything is compared. Raises `InvalidRequest`
-        (no attempt spent), `InvalidCode`, `TooManyAttempts`, `CodeExpired`.
+        Two round trips: the attempt is counted and committed before anything is compared. Raises what `prove` does.
+        """
+        proof = await self.prove(realm, challenge_id, code, client)
+        signed_in = await self._sessions.begin(
+            proof.at,
+            proof.counted,
+            challenge_id=proof.challenge_id,
+            kind=kind,
+            device_name=device_name,
+            client=client,
+            remember=remember,
+        )
+        if signed_in is None:
+            raise CodeExpired
+        return signed_in
+
+    async def prove(self, realm: Realm, challenge_id: str, code: str, client: Client) -> Proof:
+        """Counts an attempt, then compares. What the code proves is still to be used up, once.
+
+        Raises `InvalidRequest` (no attempt spent), `InvalidCode`, `TooManyAttempts`, `CodeExpired`.
         """
         typed = codes.clean(code)
         identity = self._parse_id(challenge_id)
         now = self._clock()
-        row = await self._row(_COUNT, now, realm.slug, self._stand_in(realm), identity)
+        row = await self._row(_COUNT, now, realm.slug, self.stand_in(realm), identity)
         if row["outcome"] != "counted":
             raise _ended(row["outcome"], row["expires_at"], now)
         keys = self._ring.find(row["key_id"])
@@ -268,17 +337,7 @@ class Challenges:
             if row["attempts_left"] == 0:
                 raise TooManyAttempts(seconds_until(row["expires_at"], now))
             raise InvalidCode(row["attempts_left"])
-        signed_in = await self._sessions.begin(
-            now,
-            row,
-            challenge_id=identity,
-            kind=kind,
-            device_name=device_name,
-            client=client,
-        )
-        if signed_in is None:
-            raise CodeExpired
-        return signed_in
+        return Proof(identity, row, now)
 
     async def status(
         self, realm: Realm, challenge_id: str, *, disclose: bool = False, device_token: str | None = None
@@ -288,7 +347,7 @@ class Challenges:
         Raises `CodeExpired` for one that isn't this realm's.
         """
         now = self._clock()
-        row = await self._row(_STATUS, now, realm.slug, self._stand_in(realm), self._parse_id(challenge_id))
+        row = await self._row(_STATUS, now, realm.slug, self.stand_in(realm), self._parse_id(challenge_id))
         if not row["known"]:
             raise CodeExpired
         device = read_device_token(self._ring, device_token)
@@ -322,11 +381,11 @@ class Challenges:
         assert row is not None  # noqa: S101 - these functions always return one row
         return row
 
-    def _stand_in(self, realm: Realm) -> UUID:
+    def stand_in(self, realm: Realm) -> UUID:
         """The tenant id of a slug that nobody has."""
         return UUID(bytes=keyed_hash(self._ring.current.recipient, "tenant", realm.slug.encode())[:16])
 
-    def _recipient_key(self, realm: Realm, identifier: str) -> bytes:
+    def recipient_key(self, realm: Realm, identifier: str) -> bytes:
         """Names a stranger's quota without keeping what was typed."""
         return keyed_hash(self._ring.current.recipient, "recipient", realm.slug.encode(), identifier.encode())
 
@@ -338,7 +397,7 @@ class Challenges:
             return UUID(bytes=keyed_hash(self._ring.current.recipient, "no-challenge", challenge_id.encode())[:16])
 
 
-def _read_identifier(identifier: str | None) -> tuple[str | None, str | None]:
+def read_identifier(identifier: str | None) -> tuple[str | None, str | None]:
     """Email and phone, one of them None. Raises `InvalidRequest` pointing at `/identifier`."""
     if identifier is None:
         return None, None
@@ -363,6 +422,12 @@ def _refusal(outcome: str, expires_at: datetime | None, now: datetime) -> Gateho
             return ContactMissing()
         case "recipient-unknown":
             return ContactMissing("Nobody here has this email address or phone number.")
+        case "password-missing":
+            return InvalidRequest(FieldError("/password", "This organisation asks for a password first."))
+        case "registration-closed":
+            return Forbidden("Nobody can register here by themselves.")
+        case "address-taken":
+            return AlreadyExists("Somebody here has this email address or phone number already.")
         case "channel-unavailable":
             return ChannelUnavailable()
         case "identifier-missing":

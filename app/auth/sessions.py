@@ -3,7 +3,7 @@
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self, TypeAlias
 from uuid import UUID, uuid4
@@ -20,6 +20,7 @@ from app.storage.db import Database, Row
 
 _COMPLETE: Final = """
 SELECT fn.complete_sign_in($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS outcome"""
+_REMEMBER: Final = "SELECT fn.remember_device($1, $2, $3)"
 _USE_LINK: Final = "SELECT * FROM fn.use_sign_in_link($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 _LIVE: Final = "SELECT * FROM fn.live_session($1, $2, $3)"
 _REFRESH: Final = "SELECT * FROM fn.refresh_session($1, $2, $3, $4, $5, $6, $7, $8)"
@@ -36,6 +37,8 @@ SECOND_FACTORS: Final = frozenset({"totp", "backup_code"})
 GRACE: Final = timedelta(seconds=30)
 # Long enough to install an authenticator app.
 HALF_LIFE: Final = timedelta(minutes=10)
+# To tell a name and agree to a text; `fn.complete_registration` says so too.
+PROVEN_FOR: Final = timedelta(minutes=15)
 # A logout elsewhere is noticed within this; the promise is 5 seconds.
 _CACHE_SECONDS: Final = 3.0
 _CACHE_SIZE: Final = 20_000
@@ -67,15 +70,16 @@ class SignIn:
     device_token: str | None = field(default=None, repr=False)
 
 
-NextStep: TypeAlias = Literal["totp", "enrol"]
-_NEXT_STEPS: Final[dict[str, NextStep]] = {"totp": "totp", "enrol": "enrol"}
+NextStep: TypeAlias = Literal["totp", "enrol", "register"]
+_NEXT_STEPS: Final[dict[str, NextStep]] = {"totp": "totp", "enrol": "enrol", "register": "register"}
 
 
 @dataclass(frozen=True, slots=True)
 class HalfSignIn:
     """The first factor is proven, a session has not begun. `mfa_token` opens the second half and nothing else.
 
-    `next` is what comes: a code of the authenticator app (or a backup code), or the app has to be set up first.
+    `next` is what comes: a code of the authenticator app (or a backup code), or the app has to be set up first. Or
+    `register`: nobody here has this address yet, it is proven, and whoever has the token may become a member.
     """
 
     next: NextStep
@@ -196,10 +200,12 @@ class Sessions:
         kind: SessionKind,
         device_name: str | None,
         client: Client,
+        remember: bool = False,
     ) -> Outcome | None:
         """Uses a proven challenge up and begins its session; None when another call was first.
 
-        `counted` is the row of `fn.count_attempt`. One round trip.
+        `counted` is the row of `fn.count_attempt`. One round trip, and another to `remember` the device, so that it
+        may stand for the code where the policy lets it.
         """
         known: UUID | None = counted["device_id"]
         fresh = Fresh.new(self._ring, counted["tenant"], kind, known)
@@ -222,7 +228,10 @@ class Sessions:
             HALF_LIFE,
             self.admins_must,
         )
-        return self.outcome(now, row["outcome"] if row else "refused", counted, fresh)
+        outcome = self.outcome(now, row["outcome"] if row else "refused", counted, fresh)
+        if remember and isinstance(outcome, SignIn):
+            await self._db.run(_REMEMBER, now, fresh.tenant_id, fresh.device_id)
+        return outcome
 
     async def begin_by_link(
         self, now: datetime, tenant_id: UUID, link_id: UUID, secret_hash: bytes, client: Client
@@ -248,6 +257,32 @@ class Sessions:
         )
         return self.outcome(now, row["outcome"], row, fresh) if row else None
 
+    async def begin_otherwise(
+        self, sql: str, now: datetime, proof: Sequence[object], tenant_id: UUID, kind: SessionKind, client: Client
+    ) -> Outcome | None:
+        """Begins a session by a statement that judges the `proof` itself; None when it refuses. One round trip."""
+        fresh = Fresh.new(self._ring, tenant_id, kind)
+        row = await self._db.row(
+            sql,
+            now,
+            *proof,
+            fresh.session_id,
+            kind,
+            fresh.cookie_hash,
+            fresh.refresh_hash,
+            self._settings.jwt_refresh_ttl_seconds,
+            client.as_json(),
+            fresh.device_id,
+            DEVICE_LIFETIME,
+            fresh.half.hash(),
+            HALF_LIFE,
+            self.admins_must,
+        )
+        if row is None:
+            return None
+        known = replace(fresh, device_id=row["device_id"] or fresh.device_id)
+        return self.outcome(now, row["outcome"], row, known)
+
     @property
     def admins_must(self) -> bool:
         """Whether owners and managers among the admins need a second factor: in production."""
@@ -256,7 +291,7 @@ class Sessions:
     def outcome(self, now: datetime, outcome: str, row: Row, fresh: Fresh) -> Outcome | None:
         """What `fn.begin_session` answered, for a person that `row` names."""
         if (step := _NEXT_STEPS.get(outcome)) is not None:
-            left = int(HALF_LIFE.total_seconds())
+            left = int((PROVEN_FOR if step == "register" else HALF_LIFE).total_seconds())
             return HalfSignIn(step, fresh.half.text(), left, row["slug"], row["subject_kind"])
         if outcome != "signed-in":
             return None

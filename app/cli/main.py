@@ -54,6 +54,7 @@ _COMMANDS: Final = {
     "migrate": ("app.cli.migrate:migrate", "Bring the database to the newest schema."),
     "doctor": ("app.cli.doctor:doctor", "Check settings, stores, schema, worker and mail server."),
     "tenant": ("app.cli.tenants:tenant", "Add, change, show, list, import, export, suspend and unlock tenants."),
+    "member": ("app.cli.members:member", "Add, change, show, list, import, suspend, export and erase members."),
     "send-test": ("app.cli.send_test:send_test", "Send a test message to a tenant and wait for its outcome."),
     "admin": ("app.cli.admins:admin", "Add and list the people who look after tenants, and let one in."),
     "api-key": ("app.cli.admins:api_key", "Make, list and revoke keys to the admin API."),

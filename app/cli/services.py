@@ -20,6 +20,7 @@ from app.cli.stores import open_stores
 from app.delivery.outbox import WAKE_CHANNEL
 from app.errors import GatehouseError
 from app.keys import KeyRing
+from app.members.service import Members
 from app.settings import Settings, load
 from app.storage.db import Database
 from app.storage.redis import Accelerator, AcceleratorDown
@@ -60,6 +61,7 @@ class Services:
     settings: Settings
     db: Database
     tenants: Tenants
+    members: Members
     files: TenantFiles
     unlocking: Unlocking
     admins: Admins
@@ -121,6 +123,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             settings,
             db,
             Tenants(db, settings, now, wake_worker),
+            Members(db, settings, now, wake_worker),
             TenantFiles(db, settings, now, wake_worker),
             Unlocking(db, now),
             Admins(db, now),

@@ -31,7 +31,11 @@ _WORDS: Final = "words/"
 _DEFAULT: Final = "en"
 # The parts of a message that the layouts of an email set.
 _PARTS: Final = ("preheader", "heading", "lead", "note", "origin", "closing")
-_NOTICES: Final = frozenset({"contact_changed", "factor_changed"})
+_NOTICES: Final = frozenset(
+    {"contact_changed", "factor_changed", "address_taken", "own_contact_changed", "password_changed"}
+)
+# What a code is for, where its message says so.
+_PURPOSES: Final = {"register": "welcome", "contact": "confirm"}
 
 # A name cut shorter than this says nothing; rather a second segment.
 _SHORTEST_NAME: Final = 8
@@ -274,7 +278,7 @@ class Renderer:
 def _message_name(claimed: Claimed) -> str:
     """What the blocks of a row's message are called. Raises `ValueError` for a notice nobody wrote words for."""
     if claimed.kind != "notice":
-        return claimed.kind
+        return _PURPOSES.get(claimed.purpose or "", claimed.kind) if claimed.kind == "code" else claimed.kind
     name = (claimed.payload or {}).get("template")
     if name not in _NOTICES:
         raise ValueError("notice without a known template")

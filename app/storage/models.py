@@ -143,6 +143,7 @@ class Challenge(Base):
     end_reason: Mapped[str | None]
     lane: Mapped[str] = mapped_column(server_default="")
     device_id: Mapped[UUID | None]
+    proven: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
 
 
 class Quota(Base):
@@ -160,6 +161,7 @@ class Quota(Base):
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
     strikes: Mapped[int] = mapped_column(Integer, server_default="0")
     locked_until: Mapped[datetime | None]
+    password_tries: Mapped[list[datetime]] = mapped_column(ARRAY(TIMESTAMP(timezone=True)), server_default=text("'{}'"))
 
 
 class Refusal(Base):
@@ -322,6 +324,7 @@ class Device(Base):
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     revoke_reason: Mapped[str | None]
+    remembered_at: Mapped[datetime | None]
 
 
 class SignInLink(Base):
@@ -536,6 +539,78 @@ class HalfSignIn(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+
+
+class Member(Base):
+    """A person inside a tenant."""
+
+    __tablename__ = "members"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_members_tenant"),
+        UniqueConstraint("tenant_id", "email", name="uq_members_email"),
+        UniqueConstraint("tenant_id", "phone_number", name="uq_members_phone"),
+        Index("ix_members_name", "tenant_id", "sort_name", "id"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    email: Mapped[str | None]
+    phone_number: Mapped[str | None]
+    preferred_method: Mapped[str | None]
+    locale: Mapped[str] = mapped_column(server_default="en")
+    status: Mapped[str] = mapped_column(server_default="active")
+    codes_enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    password_hash: Mapped[str | None]
+    email_verified_at: Mapped[datetime | None]
+    phone_verified_at: Mapped[datetime | None]
+    must_verify: Mapped[bool] = mapped_column(server_default=text("false"))
+    version: Mapped[int] = mapped_column(Integer, server_default="1")
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    last_sign_in_at: Mapped[datetime | None]
+    sort_name: Mapped[str] = mapped_column(Computed("lower(name)", persisted=True))
+
+
+class Consent(Base):
+    """Which text a member agreed to, when and from where."""
+
+    __tablename__ = "consents"
+    __table_args__ = (Index("ix_consents_member", "tenant_id", "member_id"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    member_id: Mapped[UUID]
+    document: Mapped[str]
+    version: Mapped[str]
+    given_at: Mapped[datetime]
+    ip: Mapped[str | None] = mapped_column(INET)
+    withdrawn_at: Mapped[datetime | None]
+
+
+class Claim(Base):
+    """An address somebody says is theirs, under the id of the challenge that is to prove it."""
+
+    __tablename__ = "claims"
+    __table_args__ = (
+        Index("ix_claims_token", "tenant_id", "token_hash", postgresql_where=text("token_hash IS NOT NULL")),
+        Index("ix_claims_expires", "expires_at"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    member_id: Mapped[UUID]
+    name: Mapped[str | None]
+    email: Mapped[str | None]
+    phone_number: Mapped[str | None]
+    password_hash: Mapped[str | None]
+    locale: Mapped[str]
+    document: Mapped[str | None]
+    document_version: Mapped[str | None]
+    token_hash: Mapped[bytes | None]
+    proven_by: Mapped[str | None]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
 
 
 class ContactHealth(Base):

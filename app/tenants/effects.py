@@ -34,6 +34,11 @@ _REVOKE_DEVICES: Final = """
 UPDATE devices SET revoked_at = $1, revoke_reason = $4
 WHERE tenant_id = $2 AND revoked_at IS NULL AND ($3 OR subject_kind = 'tenant')
 """
+# Known they stay where sessions do, but none stands for a code any more.
+_FORGET_DEVICES: Final = """
+UPDATE devices SET remembered_at = NULL
+WHERE tenant_id = $1 AND remembered_at IS NOT NULL AND ($2 OR subject_kind = 'tenant')
+"""
 _NOTICE: Final = """
 INSERT INTO outbox (tenant_id, id, kind, channel, destination, payload, available_at, expires_at, created_at,
                     updated_at)
@@ -46,10 +51,11 @@ _CHANNELS: Final = {"email": ("email",), "phone_number": ("sms", "whatsapp")}
 async def void_codes(connection: asyncpg.Connection, now: datetime, tenant_id: UUID, *, everybody: bool) -> int:
     """Ends what the tenant's contact, or everybody in it, could sign in with: links, half sign-ins, open challenges.
 
-    Answers how many challenges.
+    No device of theirs is remembered any more. Answers how many challenges.
     """
     await connection.execute(_VOID_LINKS, now, tenant_id, everybody)
     await connection.execute(_VOID_HALF_SIGN_INS, now, tenant_id, everybody)
+    await connection.execute(_FORGET_DEVICES, tenant_id, everybody)
     return _affected(await connection.execute(_VOID_CHALLENGES, now, tenant_id, everybody))
 
 

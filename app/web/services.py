@@ -11,9 +11,12 @@ from litestar import Litestar, Request
 
 from app.auth.api_keys import ApiKeys
 from app.auth.challenges import Challenges
+from app.auth.entrance import Entrance
 from app.auth.factors.second_steps import SecondSteps
 from app.auth.factors.service import Factors
 from app.auth.limits import AddressLimiter
+from app.auth.own_account import OwnAccount
+from app.auth.passwords import Passwords
 from app.auth.sessions import Sessions
 from app.errors import ConfigurationError
 from app.keys import KeyRing
@@ -49,6 +52,8 @@ class Services:
     wakeup: Wakeup
     sessions: Sessions
     challenges: Challenges
+    entrance: Entrance
+    own_account: OwnAccount
     factors: Factors
     second_steps: SecondSteps
     api_keys: ApiKeys
@@ -68,6 +73,7 @@ class Services:
         sessions = Sessions(db, ring, settings, clock)
         limiter = AddressLimiter(accelerator, limit=settings.otp_ip_hourly_limit, processes=settings.web_workers)
         challenges = Challenges(db, ring, settings, sessions, limiter, clock, wakeup)
+        passwords = Passwords()
         return cls(
             settings,
             clock,
@@ -78,6 +84,8 @@ class Services:
             wakeup,
             sessions,
             challenges,
+            Entrance(db, ring, settings, challenges, sessions, passwords, clock),
+            OwnAccount(db, settings, challenges, sessions, passwords, clock, wakeup),
             Factors(db, ring, settings, sessions, clock, wakeup),
             SecondSteps(db, ring, settings, sessions, clock, wakeup),
             ApiKeys(db, clock),

@@ -15,6 +15,7 @@ from tests.unit.test_messages import CODE, NOTICE, NOW, RENDERER, read, render, 
 
 LANGUAGES = RENDERER.languages
 TEST = replace(NOTICE, kind="test", payload=None)
+TO_MEMBERS = ("address_taken", "own_contact_changed", "password_changed")
 
 
 def in_language(claimed: Claimed, language: str, code: str | None = None) -> Message:
@@ -46,6 +47,8 @@ def test_every_message_renders(language: str, channel: str) -> None:
     factors = [{"template": "factor_changed", "change": change} for change in changes]
     shapes += [(replace(NOTICE, payload=payload), None) for payload in factors]
     shapes += [(replace(CODE, user_agent=agent, ip=None), "012345") for agent in (None, "iPhone", "Firefox")]
+    shapes += [(replace(CODE, purpose=purpose), "012345") for purpose in ("register", "contact")]
+    shapes += [(replace(NOTICE, payload={**(NOTICE.payload or {}), "template": name}), None) for name in TO_MEMBERS]
     for claimed, code in shapes:
         message = in_language(replace(claimed, channel=channel), language, code)
         assert message.locale == language

@@ -92,15 +92,20 @@ $$;
 
 -- Who a code is for, and whether it can be sent. Not found, suspended, unreachable: `problem` says why and the rest
 -- is filled in all the same, `subject` too, unless nobody here is whom the caller named or had to name.
+--   subject_kind `newcomer`: nobody here has that address, and whoever proves it may become a member
 CREATE OR REPLACE FUNCTION fn.resolve_recipient(
     p_slug text, p_stand_in uuid, p_email text, p_phone text, p_asked text, p_channels text[],
-    OUT tenant uuid, OUT policy jsonb, OUT subject_kind text, OUT subject uuid, OUT channel text, OUT problem text
+    OUT tenant uuid, OUT policy jsonb, OUT subject_kind text, OUT subject uuid, OUT channel text, OUT problem text,
+    OUT member members
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    v_tenant tenants;
-    v_named  boolean := p_email IS NOT NULL OR p_phone IS NOT NULL;
-    v_email  text;
-    v_phone  text;
+    v_tenant    tenants;
+    v_named     boolean := p_email IS NOT NULL OR p_phone IS NOT NULL;
+    v_typed     text[] := CASE WHEN p_email IS NULL AND v_named THEN ARRAY['sms', 'whatsapp'] ELSE ARRAY['email'] END;
+    v_preferred text;
+    v_fallbacks text[];
+    v_email     text;
+    v_phone     text;
 BEGIN
     PERFORM set_config('app.tenant_slug', p_slug, true);
     SELECT * INTO v_tenant FROM tenants WHERE slug = p_slug;
@@ -109,46 +114,75 @@ BEGIN
     policy := coalesce(v_tenant.policy, '{}');
     subject_kind := 'tenant';
     subject := tenant;
+    v_preferred := coalesce(v_tenant.otp_delivery_method, 'email');
+    v_fallbacks := coalesce(v_tenant.fallback_methods, '{}');
 
     IF p_slug = '_system' THEN
         subject_kind := 'admin';
         SELECT a.id, a.email INTO subject, v_email FROM admins a
         WHERE a.tenant_id = tenant AND a.email = p_email AND a.status = 'active';
+        v_fallbacks := ARRAY['email'];
     ELSIF NOT v_named THEN
         v_email := v_tenant.email;
         v_phone := v_tenant.phone_number;
     ELSE
-        -- The tenant's own contact, named.
-        v_email := CASE WHEN v_tenant.email = p_email THEN p_email END;
-        v_phone := CASE WHEN v_tenant.phone_number = p_phone THEN p_phone END;
+        member := fn.find_member(tenant, p_email, p_phone);
+        IF member.status <> 'pending' THEN
+            subject_kind := 'member';
+            subject := member.id;
+            v_email := CASE WHEN fn.counts(member.must_verify, member.email_verified_at, member.phone_verified_at)
+                            THEN member.email END;
+            v_phone := CASE WHEN fn.counts(member.must_verify, member.phone_verified_at, member.email_verified_at)
+                            THEN member.phone_number END;
+            v_preferred := coalesce(member.preferred_method, v_typed[1]);
+            v_fallbacks := v_typed || ARRAY['email', 'sms', 'whatsapp'];
+        ELSIF v_tenant.email = p_email OR v_tenant.phone_number = p_phone THEN
+            -- The tenant's own contact, named.
+            v_email := CASE WHEN v_tenant.email = p_email THEN p_email END;
+            v_phone := CASE WHEN v_tenant.phone_number = p_phone THEN p_phone END;
+            v_fallbacks := v_typed || v_fallbacks;
+        ELSE
+            subject := NULL;
+            IF policy ->> 'registration' = 'open'
+               OR policy ->> 'registration' = 'invite' AND member.status = 'pending' THEN
+                subject_kind := 'newcomer';
+                v_email := p_email;
+                v_phone := CASE WHEN p_email IS NULL THEN p_phone END;
+                v_preferred := v_typed[1];
+                v_fallbacks := v_typed;
+            END IF;
+        END IF;
     END IF;
-    IF v_named AND v_email IS NULL AND v_phone IS NULL
-       OR NOT v_named AND coalesce((policy ->> 'require_contact')::boolean, false) THEN
+    IF NOT v_named AND coalesce((policy ->> 'require_contact')::boolean, false) THEN
         subject := NULL;
     END IF;
 
     SELECT p.channel, p.problem INTO channel, problem
-    FROM fn.pick_channel(p_asked, coalesce(v_tenant.otp_delivery_method, 'email'),
-                         CASE WHEN v_phone IS NOT NULL AND v_email IS NULL AND v_named
-                              THEN ARRAY['sms', 'whatsapp'] || v_tenant.fallback_methods
-                              WHEN v_named THEN ARRAY['email'] || v_tenant.fallback_methods
-                              ELSE coalesce(v_tenant.fallback_methods, '{}') END,
-                         v_email, v_phone, p_channels) AS p;
+    FROM fn.pick_channel(p_asked, v_preferred, v_fallbacks, v_email, v_phone, p_channels) AS p;
     problem := CASE
         WHEN v_tenant.id IS NULL THEN 'tenant-not-found'
         WHEN v_tenant.status <> 'active' THEN 'tenant-suspended'
-        WHEN NOT v_named AND coalesce((policy ->> 'require_contact')::boolean, false) THEN 'identifier-missing'
-        WHEN v_named AND v_email IS NULL AND v_phone IS NULL THEN 'recipient-unknown'
+        WHEN NOT v_named AND subject IS NULL THEN 'identifier-missing'
+        WHEN subject IS NULL AND subject_kind <> 'newcomer' THEN 'recipient-unknown'
+        WHEN subject_kind = 'member' AND member.status <> 'active' THEN 'recipient-unknown'
         ELSE problem
     END;
     channel := coalesce(channel, p_asked, 'email');
 END $$;
 
+-- What the code is for:
+--   sign_in   to begin a session; a newcomer's makes room for a registration
+--   reset     the same, for a member who has forgotten the password
+--   register  to become the member that `p_claim` describes
+--   contact   to prove the address that the member p_claim names wants to have
+-- `p_proven` is the hash that a right password matched. Outcome `no-code-needed`, unless p_claim says `always`:
+-- fn.sign_in_without_code may follow.
 CREATE OR REPLACE FUNCTION fn.request_code(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_asked text, p_channels text[],
     p_disclose boolean, p_challenge uuid, p_outbox uuid, p_recipient_key bytea, p_salt bytea, p_key_id text,
     p_digest_6 bytea, p_digest_8 bytea, p_digest_decoy bytea, p_length integer, p_ttl integer, p_attempts integer,
     p_hourly integer, p_cooldown integer, p_locale text, p_client jsonb, p_device uuid, p_device_hourly integer,
+    p_purpose text, p_proven text, p_claim jsonb,
     OUT outcome text, OUT code_length integer, OUT expires_at timestamptz, OUT resend_at timestamptz,
     OUT asked_at timestamptz, OUT retry_at timestamptz
 ) LANGUAGE plpgsql AS $$
@@ -157,10 +191,24 @@ DECLARE
     v_spent   record;
     v_key     bytea;
     v_decoy   boolean;
-    v_device  uuid;
+    v_device  devices;
     v_subject uuid;
+    v_kind    text;
+    v_purpose text := p_purpose;
+    v_taken   boolean := false;
 BEGIN
     SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, p_asked, p_channels);
+    IF p_purpose IN ('register', 'contact') THEN
+        SELECT j.channel, j.problem, j.taken INTO r.channel, r.problem, v_taken
+        FROM fn.judge_claim(r.policy, r.member, r.problem, p_purpose, (p_claim ->> 'member')::uuid, p_asked, p_email,
+                            p_phone, p_channels) AS j;
+    ELSIF r.problem IS NULL AND r.subject_kind = 'member' AND p_purpose = 'sign_in'
+          AND r.policy ->> 'first_factor' = 'password'
+          AND NOT coalesce(p_proven = (r.member).password_hash, false) THEN
+        r.problem := 'password-missing';
+    ELSIF r.problem IS NULL AND p_purpose = 'reset' AND r.subject_kind <> 'member' THEN
+        r.problem := 'recipient-unknown';
+    END IF;
     IF p_disclose AND r.problem IS NOT NULL THEN
         outcome := r.problem;
         RETURN;
@@ -169,18 +217,38 @@ BEGIN
     -- One quota per person, whichever way they name themselves and whichever channel they ask for: if a decoy had one
     -- of its own, asking by a channel that isn't there would still be answered when the others are used up. Who isn't
     -- here has one keyed by what was typed.
-    v_key := coalesce(uuid_send(r.subject), p_recipient_key);
+    v_key := CASE WHEN p_purpose IN ('register', 'contact') THEN p_recipient_key
+                  ELSE coalesce(uuid_send(r.subject), p_recipient_key) END;
     v_subject := coalesce(r.subject, CASE r.subject_kind WHEN 'admin' THEN p_stand_in ELSE r.tenant END);
-    IF p_device IS NOT NULL AND NOT v_decoy THEN
-        SELECT d.id INTO v_device FROM devices d
-        WHERE d.tenant_id = r.tenant AND d.id = p_device AND d.subject_id = r.subject
-          AND d.subject_kind = r.subject_kind AND d.revoked_at IS NULL AND d.expires_at > p_now;
+    v_kind := CASE r.subject_kind WHEN 'newcomer' THEN 'member' ELSE r.subject_kind END;
+    IF NOT v_decoy AND (r.subject_kind = 'newcomer' OR p_purpose IN ('register', 'contact')) THEN
+        v_purpose := CASE p_purpose WHEN 'contact' THEN 'contact' ELSE 'register' END;
+        v_kind := 'member';
+        v_subject := coalesce((p_claim ->> 'member')::uuid, (r.member).id, gen_random_uuid());
+    END IF;
+    IF p_device IS NOT NULL AND NOT v_decoy AND v_purpose IN ('sign_in', 'reset') THEN
+        v_device := fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject);
+        IF v_purpose = 'sign_in' AND NOT (p_claim ->> 'always')::boolean
+           AND fn.needs_no_code(p_now, r.policy, r.subject_kind, r.member, v_device.remembered_at, p_proven) THEN
+            outcome := 'no-code-needed';
+            RETURN;
+        END IF;
+    ELSIF p_proven IS NOT NULL AND NOT v_decoy AND v_purpose = 'sign_in' AND NOT (p_claim ->> 'always')::boolean
+          AND fn.needs_no_code(p_now, r.policy, r.subject_kind, r.member, NULL, p_proven) THEN
+        outcome := 'no-code-needed';
+        RETURN;
     END IF;
 
-    SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, v_key, coalesce(v_device::text, ''),
-        least(CASE WHEN v_device IS NULL THEN p_hourly ELSE p_device_hourly END,
+    SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, v_key, coalesce(v_device.id::text, ''),
+        least(CASE WHEN v_device.id IS NULL THEN p_hourly ELSE p_device_hourly END,
               (r.policy ->> 'hourly_limit')::integer),
         least(p_hourly, (r.policy ->> 'per_minute_limit')::integer));
+    IF v_spent.spent_at IS NOT NULL AND p_purpose = 'contact' THEN
+        -- Nor does one member have codes sent to any number of addresses.
+        SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, uuid_send((p_claim ->> 'member')::uuid), 'contacts',
+            least(p_hourly, (r.policy ->> 'hourly_limit')::integer),
+            least(p_hourly, (r.policy ->> 'per_minute_limit')::integer));
+    END IF;
     IF v_spent.spent_at IS NULL THEN
         PERFORM fn.refuse(p_now, r.tenant, v_key, v_spent.refusal);
         outcome := 'rate-limited';
@@ -188,30 +256,46 @@ BEGIN
         retry_at := v_spent.retry_at;
         RETURN;
     END IF;
+    IF p_proven IS NOT NULL THEN
+        PERFORM fn.forget_password_try(r.tenant, v_key, coalesce(v_device.id::text, ''));
+    END IF;
 
     asked_at := v_spent.spent_at;
     code_length := greatest(p_length, (r.policy ->> 'code_length')::integer,
-        fn.length_under_attack(asked_at, r.tenant, v_device, v_spent.wrong_today));
+        fn.length_under_attack(asked_at, r.tenant, v_device.id, v_spent.wrong_today));
     expires_at := asked_at + make_interval(secs => least(p_ttl, (r.policy ->> 'code_ttl_seconds')::integer));
     resend_at := asked_at
         + make_interval(secs => greatest(p_cooldown, (r.policy ->> 'resend_cooldown_seconds')::integer));
-    INSERT INTO challenges (tenant_id, id, recipient_key, lane, device_id, subject_kind, subject_id, decoy, channel,
-                            asked_channel, code_length, salt, digest, key_id, max_attempts, ip, user_agent, locale,
-                            created_at, sent_at, resend_at, expires_at)
-    VALUES (r.tenant, p_challenge, v_key, coalesce(v_device::text, ''), v_device, r.subject_kind, v_subject, v_decoy,
+    IF NOT v_decoy AND v_purpose IN ('register', 'contact') THEN
+        INSERT INTO claims (tenant_id, id, member_id, name, email, phone_number, password_hash, locale, document,
+                            document_version, created_at, expires_at)
+        VALUES (r.tenant, p_challenge, v_subject, p_claim ->> 'name', coalesce(p_email, p_claim ->> 'email'),
+                coalesce(p_phone, p_claim ->> 'phone_number'), p_claim ->> 'password_hash', p_locale,
+                p_claim ->> 'document', p_claim ->> 'version', asked_at, request_code.expires_at);
+    END IF;
+    INSERT INTO challenges (tenant_id, id, recipient_key, lane, device_id, subject_kind, subject_id, decoy, purpose,
+                            proven, channel, asked_channel, code_length, salt, digest, key_id, max_attempts, ip,
+                            user_agent, locale, created_at, sent_at, resend_at, expires_at)
+    VALUES (r.tenant, p_challenge, v_key, coalesce(v_device.id::text, ''), v_device.id, v_kind, v_subject, v_decoy,
+            v_purpose, CASE WHEN p_proven IS NULL THEN '{}' ELSE ARRAY['password'] END,
             r.channel, p_asked, code_length, p_salt,
             CASE WHEN v_decoy THEN p_digest_decoy WHEN code_length = 8 THEN p_digest_8 ELSE p_digest_6 END,
             p_key_id, least(p_attempts, (r.policy ->> 'max_attempts')::integer),
             (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_locale,
             asked_at, asked_at, resend_at, expires_at);
-    INSERT INTO outbox (tenant_id, id, kind, challenge_id, generation, channel, available_at, expires_at, created_at,
-                        updated_at)
-    VALUES (r.tenant, p_outbox, CASE WHEN v_decoy THEN 'decoy' ELSE 'code' END, p_challenge, 1, r.channel, asked_at,
-            expires_at, asked_at, asked_at);
+    -- Whoever has the address already is told, in the place of the code.
+    INSERT INTO outbox (tenant_id, id, kind, challenge_id, generation, channel, destination, payload, available_at,
+                        expires_at, created_at, updated_at)
+    VALUES (r.tenant, p_outbox, CASE WHEN v_taken THEN 'notice' WHEN v_decoy THEN 'decoy' ELSE 'code' END, p_challenge,
+            1, CASE WHEN v_taken AND p_email IS NOT NULL THEN 'email' ELSE r.channel END,
+            CASE WHEN v_taken THEN coalesce(p_email, p_phone) END,
+            CASE WHEN v_taken THEN jsonb_build_object('template', 'address_taken') END,
+            asked_at, expires_at, asked_at, asked_at);
     PERFORM fn.write_audit(asked_at, r.tenant, CASE WHEN v_decoy THEN 'code.withheld' ELSE 'code.requested' END,
-        r.subject_kind, v_subject, p_challenge, p_client,
+        v_kind, v_subject, p_challenge, p_client,
         jsonb_build_object('channel', r.channel, 'this_hour', v_spent.used, 'reason', r.problem,
-                           'known_device', v_device IS NOT NULL));
+                           'known_device', v_device.id IS NOT NULL)
+        || CASE v_purpose WHEN 'sign_in' THEN '{}' ELSE jsonb_build_object('purpose', v_purpose) END);
     PERFORM fn.tally(asked_at, r.tenant, v_key, 1, 0, 0);
     outcome := 'accepted';
 END $$;
@@ -280,13 +364,7 @@ BEGIN
         RETURN;
     END IF;
 
-    IF c.subject_kind = 'admin' THEN
-        SELECT a.email INTO v_email FROM admins a
-        WHERE a.tenant_id = v_tenant AND a.id = c.subject_id AND a.status = 'active';
-    ELSE
-        v_email := t.email;
-        v_phone := t.phone_number;
-    END IF;
+    SELECT r.email, r.phone_number INTO v_email, v_phone FROM fn.reachable_at(t, c) AS r;
     SELECT p.channel, p.problem INTO v_channel, v_problem
     FROM fn.pick_channel(coalesce(p_asked, c.channel), coalesce(t.otp_delivery_method, 'email'), '{}', v_email, v_phone,
                          p_channels) AS p;
@@ -317,7 +395,11 @@ BEGIN
     v_channel := coalesce(v_channel, p_asked, c.channel);
     code_length := greatest(p_length, (v_policy ->> 'code_length')::integer,
         fn.length_under_attack(asked_at, v_tenant, c.device_id, v_spent.wrong_today));
-    expires_at := asked_at + make_interval(secs => least(p_ttl, (v_policy ->> 'code_ttl_seconds')::integer));
+    expires_at := asked_at + CASE c.purpose
+        -- As long as the one before it: a registration has its own life.
+        WHEN 'register' THEN c.expires_at - c.sent_at
+        ELSE make_interval(secs => least(p_ttl, (v_policy ->> 'code_ttl_seconds')::integer)) END;
+    UPDATE claims k SET expires_at = resend_code.expires_at WHERE k.tenant_id = v_tenant AND k.id = p_challenge;
     resend_at := asked_at
         + make_interval(secs => greatest(p_cooldown, (v_policy ->> 'resend_cooldown_seconds')::integer));
     UPDATE challenges SET
@@ -347,7 +429,7 @@ CREATE OR REPLACE FUNCTION fn.count_attempt(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid,
     OUT outcome text, OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid,
     OUT subject_name text, OUT generation integer, OUT salt bytea, OUT digest bytea, OUT key_id text,
-    OUT attempts_left integer, OUT expires_at timestamptz, OUT device_id uuid
+    OUT attempts_left integer, OUT expires_at timestamptz, OUT device_id uuid, OUT purpose text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     t tenants;
@@ -375,10 +457,14 @@ BEGIN
     name := t.name;
     subject_kind := c.subject_kind;
     subject := c.subject_id;
+    -- Looked up only where it isn't the tenant's own: most sign-ins are without another statement.
     subject_name := t.name;
-    IF c.subject_kind = 'admin' THEN
-        SELECT a.name INTO subject_name FROM admins a WHERE a.tenant_id = tenant AND a.id = c.subject_id;
+    IF c.subject_kind <> 'tenant' THEN
+        -- A newcomer is called what they say, also one who was invited under another name.
+        subject_name := coalesce((SELECT k.name FROM claims k WHERE k.tenant_id = tenant AND k.id = p_challenge),
+                                 fn.subject_name(tenant, c.subject_kind, c.subject_id), t.name);
     END IF;
+    purpose := c.purpose;
     generation := c.generation;
     salt := c.salt;
     digest := c.digest;
@@ -388,30 +474,36 @@ BEGIN
     device_id := c.device_id;
 END $$;
 
--- Leaves the evidence of a wrong code, ends the challenge with its last attempt, and locks the recipient against
--- unknown clients after too many failures in a row: 15 minutes, doubled each time up to a day.
-CREATE OR REPLACE FUNCTION fn.fail_attempt(p_now timestamptz, p_tenant uuid, p_challenge uuid, p_client jsonb)
+-- Counts a wrong code or password at a recipient, and locks it against unknown clients after too many failures in a
+-- row: 15 minutes, doubled each time up to a day.
+CREATE OR REPLACE FUNCTION fn.count_wrong_guess(p_now timestamptz, p_tenant uuid, p_key bytea, p_lane text)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    c       challenges;
-    v_limit integer;
+    v_limit integer := least(100, (SELECT (policy ->> 'lock_after_failures')::integer FROM tenants WHERE id = p_tenant));
+BEGIN
+    UPDATE quota q SET
+        wrong = fn.recent(q.wrong, greatest(p_now, q.seen_at), '1 day') || p_now,
+        failures = CASE WHEN q.failures + 1 >= v_limit THEN 0 ELSE q.failures + 1 END,
+        strikes = CASE WHEN q.failures + 1 >= v_limit THEN q.strikes + 1 ELSE q.strikes END,
+        locked_until = CASE WHEN q.failures + 1 >= v_limit AND p_lane = ''
+                            THEN p_now + least(interval '15 minutes' * 2 ^ least(q.strikes, 7), interval '1 day')
+                            ELSE q.locked_until END
+    WHERE q.tenant_id = p_tenant AND q.recipient_key = p_key AND q.lane = p_lane;
+    PERFORM fn.tally(p_now, p_tenant, p_key, 0, 0, 1);
+END $$;
+
+-- Leaves the evidence of a wrong code, and ends the challenge with its last attempt.
+CREATE OR REPLACE FUNCTION fn.fail_attempt(p_now timestamptz, p_tenant uuid, p_challenge uuid, p_client jsonb)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE c challenges;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     UPDATE challenges SET ended_at = p_now, end_reason = 'attempts', salt = NULL, digest = NULL
     WHERE tenant_id = p_tenant AND id = p_challenge AND ended_at IS NULL AND attempts >= max_attempts;
     SELECT * INTO c FROM challenges WHERE tenant_id = p_tenant AND id = p_challenge;
-    v_limit := least(100, (SELECT (policy ->> 'lock_after_failures')::integer FROM tenants WHERE id = p_tenant));
-    UPDATE quota q SET
-        wrong = fn.recent(q.wrong, greatest(p_now, q.seen_at), '1 day') || p_now,
-        failures = CASE WHEN q.failures + 1 >= v_limit THEN 0 ELSE q.failures + 1 END,
-        strikes = CASE WHEN q.failures + 1 >= v_limit THEN q.strikes + 1 ELSE q.strikes END,
-        locked_until = CASE WHEN q.failures + 1 >= v_limit AND c.lane = ''
-                            THEN p_now + least(interval '15 minutes' * 2 ^ least(q.strikes, 7), interval '1 day')
-                            ELSE q.locked_until END
-    WHERE q.tenant_id = p_tenant AND q.recipient_key = c.recipient_key AND q.lane = c.lane;
+    PERFORM fn.count_wrong_guess(p_now, p_tenant, c.recipient_key, c.lane);
     PERFORM fn.write_audit(p_now, p_tenant, 'code.wrong', c.subject_kind, c.subject_id, p_challenge, p_client,
         jsonb_build_object('attempts_left', c.max_attempts - c.attempts));
-    PERFORM fn.tally(p_now, p_tenant, c.recipient_key, 0, 0, 1);
 END $$;
 
 -- Uses the code up and begins the session, or what comes before it (fn.begin_session), once: the row is taken by
@@ -433,13 +525,21 @@ BEGIN
     END IF;
     UPDATE challenges SET ended_at = p_now, end_reason = 'used', salt = NULL, digest = NULL
     WHERE tenant_id = p_tenant AND id = p_challenge AND ended_at IS NULL AND generation = p_generation
-      AND expires_at > p_now AND NOT decoy
+      AND expires_at > p_now AND NOT decoy AND purpose <> 'contact'
     RETURNING * INTO c;
     IF NOT FOUND THEN
         RETURN 'code-expired';
     END IF;
+    IF c.purpose = 'register' THEN
+        v_outcome := fn.complete_registration(p_now, p_tenant, c, p_half_hash, p_client);
+        IF v_outcome <> 'admitted' THEN
+            RETURN v_outcome;
+        END IF;
+    ELSIF c.subject_kind = 'member' THEN
+        PERFORM fn.note_proven(p_now, p_tenant, c.subject_id, c.channel);
+    END IF;
     v_outcome := fn.begin_session(p_now, p_tenant, c.subject_kind, c.subject_id, p_challenge, p_session, p_kind,
-                                  p_secret_hash, p_refresh_hash, p_ttl, ARRAY['otp:' || c.channel], p_device_name,
+                                  p_secret_hash, p_refresh_hash, p_ttl, c.proven || ('otp:' || c.channel), p_device_name,
                                   p_client, c.device_id, p_new_device, p_device_ttl, p_half_hash, p_half_ttl,
                                   p_admins_must);
     IF v_outcome = 'refused' THEN

@@ -57,6 +57,9 @@ CREATE OR REPLACE FUNCTION fn.subject_contacts(
 BEGIN
     IF p_subject_kind = 'admin' THEN
         SELECT a.email INTO email FROM admins a WHERE a.tenant_id = p_tenant AND a.id = p_subject;
+    ELSIF p_subject_kind = 'member' THEN
+        SELECT m.email, m.phone_number INTO email, phone_number FROM members m
+        WHERE m.tenant_id = p_tenant AND m.id = p_subject;
     ELSIF p_subject_kind = 'tenant' THEN
         SELECT t.email, t.phone_number INTO email, phone_number FROM tenants t WHERE t.id = p_tenant;
     END IF;

@@ -169,7 +169,5 @@ BEGIN
     tenant := p_tenant;
     subject_kind := l.subject_kind;
     subject := l.subject_id;
-    subject_name := CASE l.subject_kind
-        WHEN 'admin' THEN (SELECT a.name FROM admins a WHERE a.tenant_id = p_tenant AND a.id = l.subject_id)
-        ELSE name END;
+    subject_name := coalesce(fn.subject_name(p_tenant, l.subject_kind, l.subject_id), name);
 END $$;

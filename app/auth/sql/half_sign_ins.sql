@@ -35,9 +35,7 @@ BEGIN
     attempts_left := h.max_attempts - h.attempts;
     expires_at := h.expires_at;
     SELECT t.slug, t.name INTO slug, name FROM tenants t WHERE t.id = p_tenant;
-    subject_name := CASE h.subject_kind
-        WHEN 'admin' THEN (SELECT a.name FROM admins a WHERE a.tenant_id = p_tenant AND a.id = h.subject_id)
-        ELSE name END;
+    subject_name := coalesce(fn.subject_name(p_tenant, h.subject_kind, h.subject_id), name);
     outcome := 'counted';
 
     IF p_with = 'backup_code' THEN

@@ -11,9 +11,9 @@ RETURNS TABLE (
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     RETURN QUERY
-    SELECT s.kind, s.subject_kind, s.subject_id, coalesce(a.name, t.name), a.role,
-           CASE s.subject_kind WHEN 'admin' THEN a.email ELSE t.email END,
-           CASE s.subject_kind WHEN 'admin' THEN NULL ELSE t.phone_number END,
+    SELECT s.kind, s.subject_kind, s.subject_id, coalesce(a.name, m.name, t.name), a.role,
+           CASE s.subject_kind WHEN 'admin' THEN a.email WHEN 'member' THEN m.email ELSE t.email END,
+           CASE s.subject_kind WHEN 'admin' THEN NULL WHEN 'member' THEN m.phone_number ELSE t.phone_number END,
            t.slug, t.name, s.methods,
            EXISTS (
              SELECT FROM factors f
@@ -27,14 +27,16 @@ BEGIN
     JOIN tenants t ON t.id = s.tenant_id AND t.status = 'active'
     LEFT JOIN admins a ON s.subject_kind = 'admin' AND a.tenant_id = s.tenant_id AND a.id = s.subject_id
                       AND a.status = 'active'
+    LEFT JOIN members m ON s.subject_kind = 'member' AND m.tenant_id = s.tenant_id AND m.id = s.subject_id
+                       AND m.status = 'active'
     WHERE s.tenant_id = p_tenant AND s.id = p_session AND s.ended_at IS NULL AND s.expires_at > p_now
-      AND (s.subject_kind <> 'admin' OR a.id IS NOT NULL);
+      AND (s.subject_kind = 'tenant' OR a.id IS NOT NULL OR m.id IS NOT NULL);
 END $$;
 
 -- The one way from a proven first factor to a session; every sign-in goes through here, whatever proved it.
 --   signed-in     the session has begun
 --   totp, enrol   a second factor comes first (fn.next_step): a half sign-in waits for it under the session's id
---   refused       an admin who may not sign in any more
+--   refused       an admin or a member who may not sign in any more
 -- `p_device` is a known device's, `p_new_device` makes this client known for the next time. The caller has named the
 -- tenant.
 CREATE OR REPLACE FUNCTION fn.begin_session(
@@ -62,7 +64,7 @@ BEGIN
     RETURN v_next;
 END $$;
 
--- Begins a session when nothing is left to prove, and writes the event; false when an admin may not sign in any more.
+-- Begins a session when nothing is left to prove, and writes the event; false for who may not sign in any more.
 CREATE OR REPLACE FUNCTION fn.start_session(
     p_now timestamptz, p_tenant uuid, p_subject_kind text, p_subject uuid, p_challenge uuid, p_session uuid,
     p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_methods text[], p_device_name text,
@@ -71,6 +73,12 @@ CREATE OR REPLACE FUNCTION fn.start_session(
 BEGIN
     IF p_subject_kind = 'admin' THEN
         UPDATE admins SET last_sign_in_at = p_now
+        WHERE tenant_id = p_tenant AND id = p_subject AND status = 'active';
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+    ELSIF p_subject_kind = 'member' THEN
+        UPDATE members SET last_sign_in_at = p_now
         WHERE tenant_id = p_tenant AND id = p_subject AND status = 'active';
         IF NOT FOUND THEN
             RETURN false;
@@ -149,6 +157,13 @@ BEGIN
     IF s.subject_kind = 'admin' THEN
         SELECT a.name INTO subject_name FROM admins a
         WHERE a.tenant_id = p_tenant AND a.id = s.subject_id AND a.status = 'active';
+        IF NOT FOUND THEN
+            outcome := 'refused';
+            RETURN;
+        END IF;
+    ELSIF s.subject_kind = 'member' THEN
+        SELECT m.name INTO subject_name FROM members m
+        WHERE m.tenant_id = p_tenant AND m.id = s.subject_id AND m.status = 'active';
         IF NOT FOUND THEN
             outcome := 'refused';
             RETURN;

@@ -70,6 +70,9 @@ BEGIN
            coalesce(p.destination, CASE
                -- A push goes to the devices of a person, found by the provider.
                WHEN p.channel = 'push' THEN p.subject_id::text
+               WHEN p.purpose IN ('register', 'contact') THEN
+                   CASE p.channel WHEN 'email' THEN k.email ELSE k.phone_number END
+               WHEN p.subject_kind = 'member' THEN CASE p.channel WHEN 'email' THEN m.email ELSE m.phone_number END
                WHEN p.subject_kind = 'admin' THEN CASE WHEN p.channel = 'email' THEN a.email END
                WHEN p.subject_kind IS DISTINCT FROM 'tenant' AND p.kind = 'code' THEN NULL
                WHEN p.channel = 'email' THEN t.email
@@ -82,6 +85,8 @@ BEGIN
     FROM picked p
     JOIN claimed c ON c.tenant_id = p.tenant_id AND c.id = p.id
     LEFT JOIN tenants t ON t.id = p.tenant_id
+    LEFT JOIN members m ON m.tenant_id = p.tenant_id AND m.id = p.subject_id AND p.subject_kind = 'member'
+    LEFT JOIN claims k ON k.tenant_id = p.tenant_id AND k.id = p.challenge_id AND p.purpose IN ('register', 'contact')
     LEFT JOIN admins a ON a.tenant_id = p.tenant_id AND a.id = p.subject_id AND p.subject_kind = 'admin';
 END $$;
 

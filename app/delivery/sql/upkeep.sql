@@ -42,6 +42,8 @@ BEGIN
         ['challenges', 'expires_at < $1 - interval ''45 minutes''', 'expires_at'],
         ['outbox', 'kind = ''decoy'' AND state = ''void'' AND created_at < $1 - interval ''45 minutes''',
                    'created_at'],
+        -- Who never proved an address was never a member.
+        ['claims', 'expires_at < $1', 'expires_at'],
         -- Every send is outside the rolling hour, and no guess of the day and no lock is forgotten.
         ['quota', 'seen_at < $1 - interval ''1 hour'' AND coalesce(locked_until <= $1, true)'
                   ' AND cardinality(fn.recent(wrong, $1, ''1 day'')) = 0', 'seen_at'],

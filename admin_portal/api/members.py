@@ -1,0 +1,233 @@
+"""Members of a tenant: listed, added, imported, changed, exported, erased."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeAlias
+from uuid import UUID
+
+import msgspec
+from litestar import Response, delete, get, patch, post
+from litestar.params import JSONBody, PathParameter, QueryParameter
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from admin_portal.api.documents import Once
+from admin_portal.api.guards import MANAGER, OWNER, VIEWER, caller, require_fresh
+from admin_portal.api.office import office
+from admin_portal.api.payloads import Next, given
+from admin_portal.api.tenants import REFUSED, Cursor, IfMatch, Slug, etag, version_in
+from app.errors import AlreadyExists, EditConflict, NotFound, TenantNotFound
+from app.members.model import Member
+from app.members.rules import METHODS, STATUSES
+from app.members.search import MAX_LIMIT
+from app.web.caller import client_of
+from app.web.docs import refusals
+from app.web.services import AnyRequest
+
+MemberId: TypeAlias = Annotated[UUID, PathParameter(description="The member's id.")]
+StatusWord = Annotated[str, Meta(extra_json_schema={"enum": list(STATUSES)})]
+Method = Annotated[str, Meta(extra_json_schema={"enum": list(METHODS)})]
+
+
+class MemberCreateRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A new member, with an email address or a phone number or both. `pending` invites: they register themselves."""
+
+    name: Annotated[str, Meta(examples=["Ana Silva"])]
+    email: str | UnsetType | None = UNSET
+    phone_number: str | UnsetType | None = UNSET
+    preferred_method: Method | UnsetType | None = UNSET
+    locale: str | UnsetType = UNSET
+    status: StatusWord | UnsetType = UNSET
+    codes_enabled: bool | UnsetType = UNSET
+    must_verify: bool | UnsetType = UNSET
+
+
+class MemberChangeRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """What is to be changed; null clears. What isn't named stays."""
+
+    name: str | UnsetType = UNSET
+    email: str | UnsetType | None = UNSET
+    phone_number: str | UnsetType | None = UNSET
+    preferred_method: Method | UnsetType | None = UNSET
+    locale: str | UnsetType = UNSET
+    status: StatusWord | UnsetType = UNSET
+    codes_enabled: bool | UnsetType = UNSET
+    must_verify: bool | UnsetType = UNSET
+
+
+class CodesRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """Codes on or off for all members, or for those named."""
+
+    codes_enabled: bool
+    members: Annotated[list[UUID], Meta(max_length=1000)] | None = None
+
+
+class CodesBody(Struct, frozen=True):
+    """How many members it made a difference to."""
+
+    changed: int
+
+
+class MemberBody(Struct, frozen=True):
+    """A member. Viewers see contacts masked."""
+
+    id: UUID
+    name: str
+    email: str | None
+    phone_number: str | None
+    preferred_method: Method | None
+    locale: str
+    status: StatusWord
+    codes_enabled: bool
+    must_verify: bool
+    has_password: bool
+    email_verified_at: datetime | None
+    phone_verified_at: datetime | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    last_sign_in_at: datetime | None
+
+    @classmethod
+    def of(cls, member: Member) -> "MemberBody":
+        """This member."""
+        return msgspec.convert(member.as_json(), cls)
+
+
+class MemberPageBody(Struct, frozen=True):
+    """By name."""
+
+    members: list[MemberBody]
+    next: Next
+
+
+@get("/tenants/{slug:str}/members", opt=VIEWER, summary="List members", responses=refusals(*REFUSED, TenantNotFound))
+async def list_members(
+    request: AnyRequest,
+    slug: Slug,
+    search: Annotated[str, QueryParameter(description="Part of a name, email or phone number.")] = "",
+    status: Annotated[str | None, QueryParameter(description="active, suspended or pending.")] = None,
+    cursor: Cursor = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Entries a page.")] = 50,
+) -> MemberPageBody:
+    """In pages that stay right while members come and go."""
+    page = await office(request).members.list(slug, search_for=search, status=status, cursor=cursor, limit=limit)
+    return MemberPageBody([_shown(request, member) for member in page.members], page.next)
+
+
+@post(
+    "/tenants/{slug:str}/members",
+    opt=MANAGER,
+    summary="Add a member",
+    responses=refusals(*REFUSED, TenantNotFound, AlreadyExists),
+    operation_class=Once,
+)
+async def add_member(request: AnyRequest, slug: Slug, data: JSONBody[MemberCreateRequest]) -> Response[MemberBody]:
+    """They can sign in at once, unless `pending`."""
+    require_fresh(request)
+    member = await office(request).members.create(
+        slug, given(data), actor=caller(request).actor, client=client_of(request)
+    )
+    return _answer(request, member, 201, {"Location": f"{request.scope['path']}/{member.id}"})
+
+
+@get(
+    "/tenants/{slug:str}/members/{member_id:uuid}",
+    opt=VIEWER,
+    summary="Read a member",
+    responses=refusals(*REFUSED, TenantNotFound, NotFound),
+)
+async def get_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> Response[MemberBody]:
+    """One of this tenant's."""
+    return _answer(request, await office(request).members.get(slug, member_id), 200)
+
+
+@patch(
+    "/tenants/{slug:str}/members/{member_id:uuid}",
+    opt=MANAGER,
+    summary="Change a member",
+    responses=refusals(*REFUSED, TenantNotFound, NotFound, AlreadyExists, EditConflict),
+)
+async def change_member(
+    request: AnyRequest,
+    slug: Slug,
+    member_id: MemberId,
+    data: JSONBody[MemberChangeRequest],
+    if_match: IfMatch = None,
+) -> Response[MemberBody]:
+    """A contact's change voids open codes, ends sessions by policy, and tells the old and the new address."""
+    require_fresh(request)
+    member = await office(request).members.update(
+        slug,
+        member_id,
+        given(data),
+        expected_version=version_in(if_match),
+        actor=caller(request).actor,
+        client=client_of(request),
+    )
+    return _answer(request, member, 200)
+
+
+@post(
+    "/tenants/{slug:str}/members/codes",
+    opt=MANAGER,
+    status_code=200,
+    summary="Switch codes on or off",
+    responses=refusals(*REFUSED, TenantNotFound),
+    operation_class=Once,
+)
+async def switch_codes(request: AnyRequest, slug: Slug, data: JSONBody[CodesRequest]) -> CodesBody:
+    """Off: the password alone signs in, where the tenant asks for one. Elsewhere it means nothing."""
+    require_fresh(request)
+    changed = await office(request).members.switch_codes(
+        slug, data.codes_enabled, only=data.members, actor=caller(request).actor, client=client_of(request)
+    )
+    return CodesBody(changed)
+
+
+@get(
+    "/tenants/{slug:str}/members/{member_id:uuid}/export",
+    opt=MANAGER,
+    summary="Export all that is kept of a person",
+    responses=refusals(*REFUSED, TenantNotFound, NotFound),
+)
+async def export_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> Response[dict[str, Any]]:
+    """For the person to read; without secrets. Audited."""
+    require_fresh(request)
+    found = await office(request).members.export(
+        slug, member_id, actor=caller(request).actor, client=client_of(request)
+    )
+    return Response(found, headers={"Content-Disposition": 'attachment; filename="member.json"'})
+
+
+@delete(
+    "/tenants/{slug:str}/members/{member_id:uuid}",
+    opt=OWNER,
+    summary="Erase a member",
+    responses=refusals(*REFUSED, TenantNotFound, NotFound),
+)
+async def erase_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> None:
+    """For good; the audit log keeps events under an id that leads to nobody. To only stop somebody, suspend them."""
+    require_fresh(request)
+    await office(request).members.erase(slug, member_id, actor=caller(request).actor, client=client_of(request))
+
+
+HANDLERS: Final = (
+    list_members,
+    add_member,
+    get_member,
+    change_member,
+    switch_codes,
+    export_member,
+    erase_member,
+)
+
+
+def _shown(request: AnyRequest, member: Member) -> MemberBody:
+    return MemberBody.of(member if caller(request).sees_contacts else member.masked())
+
+
+def _answer(
+    request: AnyRequest, member: Member, status: int, headers: dict[str, Any] | None = None
+) -> Response[MemberBody]:
+    return Response(
+        _shown(request, member), status_code=status, headers={"ETag": etag(member.version), **(headers or {})}
+    )
