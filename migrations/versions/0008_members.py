@@ -6,7 +6,7 @@ from alembic import op
 
 from app.storage.migrate import run_script
 
-revision = "0100"
+revision = "0008"
 down_revision = "0007"
 
 
