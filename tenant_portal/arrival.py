@@ -1,5 +1,5 @@
-"""Where a sign-in begins without a code, by an admin's link, and where one leads: to a second step, the dashboard or a
-front end.
+"""Where a sign-in begins without a code, by an admin's link, and where one leads: to a second step, to registration,
+the dashboard or a front end.
 """
 
 from typing import Final
@@ -22,7 +22,10 @@ from app.web.services import AnyRequest, services
 from tenant_portal.dashboard import session_of
 from tenant_portal.returns import allowed_return
 from tenant_portal.texts import errors_of
-from tenant_portal.visits import remember_device
+from tenant_portal.visits import keep_registration, remember_device
+
+# Where a sign-in leads that somebody who forgot the password began. No address of RETURN_URLS looks like it.
+RESET: Final = "reset"
 
 
 def wanted_of(request: AnyRequest) -> str | None:
@@ -31,9 +34,16 @@ def wanted_of(request: AnyRequest) -> str | None:
 
 
 def destination(request: AnyRequest, slug: str, wanted: str | None) -> str:
-    """Where a fresh sign-in leads: to the front end it came from, or the dashboard."""
+    """Where a fresh sign-in leads: to the front end it came from, a new password, or the dashboard."""
+    if wanted == RESET:
+        return f"/t/{slug}/password"
     target = allowed_return(wanted, services(request).settings.return_urls)
     return f"/t/{slug}/continue?{urlencode({'next': target})}" if target else f"/t/{slug}/"
+
+
+def registration(slug: str, wanted: str | None) -> str:
+    """Where this tenant's newcomers register, and go on from to where they wanted."""
+    return f"/t/{slug}/register" + (f"?{urlencode({'next': wanted})}" if wanted else "")
 
 
 def second_step(slug: str) -> SecondStep:
@@ -43,8 +53,10 @@ def second_step(slug: str) -> SecondStep:
 
 
 async def arrive(request: AnyRequest, outcome: Outcome, wanted: str | None, *cookies: Cookie) -> Answer:
-    """Where a proven code or link leads: inside, or to the second step."""
+    """Where a proven code, password or link leads: inside, to the second step, or to registration."""
     if isinstance(outcome, HalfSignIn):
+        if outcome.next == "register":
+            return redirect(registration(outcome.tenant_slug, wanted), [keep_registration(request, outcome), *cookies])
         return await second_step(outcome.tenant_slug).begin(request, outcome, wanted, cookies)
     return await enter(request, outcome, wanted, *cookies)
 

@@ -3,50 +3,30 @@
 Before sign-in every well-formed slug gets the same pages, headers and cookies, whoever it belongs to.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 from litestar import Router, get, post
 from litestar.params import FromPath
 
-from app.auth.challenges import Realm, Status
-from app.errors import (
-    ChannelUnavailable,
-    CodeExpired,
-    ContactMissing,
-    FieldError,
-    GatehouseError,
-    InvalidCode,
-    InvalidRequest,
-    RateLimited,
-    TenantNotFound,
-    TenantSuspended,
-    TooManyAttempts,
-)
+from app.auth.challenges import Issued, Realm, Status
+from app.errors import CodeExpired, FieldError, GatehouseError, InvalidRequest, RateLimited, TooManyAttempts
 from app.web.browser import TENANT, Answer, is_htmx, redirect, visitor
 from app.web.forms import Form
-from app.web.problems import refuse
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED, choose_language
-from tenant_portal import arrival, dashboard, factor_pages
-from tenant_portal.arrival import arrive, destination, wanted_of
+from tenant_portal import arrival, dashboard, factor_pages, password_pages, registration_pages
+from tenant_portal.arrival import RESET, arrive, destination, wanted_of
+from tenant_portal.forms import ASKING, CHECKING, form_page
 from tenant_portal.returns import allowed_return
-from tenant_portal.texts import errors_of, notice
+from tenant_portal.texts import notice
 from tenant_portal.visits import Pending, device_token, forget_challenge
 
 _SHORT_NAME: Final = "Use lower-case letters, digits and hyphens, such as acme-energy."
-
-# What a person can do something about where they are; the rest is a page of its own.
-_ASKING: Final = (
-    InvalidRequest,
-    RateLimited,
-    TenantNotFound,
-    TenantSuspended,
-    ContactMissing,
-    ChannelUnavailable,
-)
-_CHECKING: Final = (*_ASKING, InvalidCode, CodeExpired, TooManyAttempts)
+_WHO: Final = "Enter your email or phone number."
+_MEMBER: Final = ("identifier", "password", "purpose", "next")
 
 
 @get("/")
@@ -66,12 +46,12 @@ async def choose(request: AnyRequest) -> Answer:
     """On to the organisation's page; with DEFAULT_TENANT a code is asked for at once."""
     default = services(request).settings.default_tenant
     if default is not None:
-        form = await TENANT.form(request, "identifier", "next")
+        form = await TENANT.form(request, *_MEMBER)
         try:
             if not form.get("identifier", "").strip():
-                raise InvalidRequest(FieldError("/identifier", "Enter your email or phone number."))
+                raise InvalidRequest(FieldError("/identifier", _WHO))
             return await _ask(request, default, form)
-        except _ASKING as refusal:
+        except ASKING as refusal:
             return await _start_page(request, form, refusal)
     form = await TENANT.form(request, "slug", "next")
     slug = form.get("slug", "").strip()
@@ -95,12 +75,12 @@ async def sign_in(request: AnyRequest, slug: FromPath[str]) -> Answer:
 
 @post("/t/{slug:str}/login")
 async def ask(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Sends a code, or seems to."""
-    form = await TENANT.form(request, "identifier", "channel", "next")
+    """Sends a code, or seems to; with the password, or a remembered device, that may be all it takes."""
+    form = await TENANT.form(request, *_MEMBER, "channel")
     Realm.of(slug)
     try:
         return await _ask(request, slug, form)
-    except _ASKING as refusal:
+    except ASKING as refusal:
         return await _login_page(request, slug, form, refusal)
 
 
@@ -116,19 +96,23 @@ async def enter_code(request: AnyRequest, slug: FromPath[str]) -> Answer:
 
 @post("/t/{slug:str}/verify")
 async def check_code(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Signs in with the code, or leads to the second step."""
-    form = await TENANT.form(request, "code")
+    """Signs in with the code, or leads to the second step, or to the registration of whoever nobody knows."""
+    form = await TENANT.form(request, "code", "remember_device")
     realm = Realm.of(slug)
     pending = Pending.read(request, slug)
     if pending is None:
         return redirect(_login(slug))
-    typed = form.get("code", "")
     try:
         outcome = await services(request).challenges.verify(
-            realm, pending.challenge_id, typed, visitor(request), kind="browser"
+            realm,
+            pending.challenge_id,
+            form.get("code", ""),
+            visitor(request),
+            kind="browser",
+            remember="remember_device" in form,
         )
-    except _CHECKING as refusal:
-        return await _verify_page(request, slug, pending, refusal, typed)
+    except CHECKING as refusal:
+        return await _verify_page(request, slug, pending, refusal, form)
     return await arrive(request, outcome, pending.wanted, forget_challenge(request, slug))
 
 
@@ -170,7 +154,7 @@ async def resend(request: AnyRequest, slug: FromPath[str]) -> Answer:
             channel=_channel(request, form),
             disclose=core.settings.otp_disclose_errors,
         )
-    except _CHECKING as refusal:
+    except CHECKING as refusal:
         return await _verify_page(request, slug, pending, refusal)
     renewed = Pending.of(issued, core.clock(), pending.wanted)
     return redirect(f"/t/{slug}/verify?done=sent", [renewed.cookie(request, slug, issued.expires_in)])
@@ -192,6 +176,8 @@ ROUTES: Final = (
             *arrival.HANDLERS,
             *dashboard.HANDLERS,
             *factor_pages.HANDLERS,
+            *password_pages.HANDLERS,
+            *registration_pages.HANDLERS,
         ],
         include_in_schema=False,
     ),
@@ -212,17 +198,28 @@ def _channel(request: AnyRequest, form: Form) -> str | None:
 
 async def _ask(request: AnyRequest, slug: str, form: Form) -> Answer:
     core = services(request)
-    issued = await core.challenges.request(
+    identifier = form.get("identifier", "").strip() or None
+    reset = form.get("purpose") == "reset"
+    if reset and identifier is None:
+        raise InvalidRequest(FieldError("/identifier", _WHO))
+    outcome = await core.entrance.ask(
         Realm.of(slug),
         visitor(request),
-        identifier=form.get("identifier", "").strip() or None,
+        identifier=identifier,
         channel=_channel(request, form),
+        # A password manager may have filled in what the person doesn't know.
+        password=None if reset else form.get("password") or None,
+        purpose="reset" if reset else "sign_in",
         locale=choose_language(request.headers.get("accept-language")) or UNDETERMINED,
         disclose=core.settings.otp_disclose_errors,
         device_token=device_token(request, slug),
+        kind="browser",
     )
-    pending = Pending.of(issued, core.clock(), allowed_return(form.get("next"), core.settings.return_urls))
-    return redirect(f"/t/{slug}/verify", [pending.cookie(request, slug, issued.expires_in)])
+    wanted = RESET if reset else allowed_return(form.get("next"), core.settings.return_urls)
+    if not isinstance(outcome, Issued):
+        return await arrive(request, outcome, wanted)
+    pending = Pending.of(outcome, core.clock(), wanted)
+    return redirect(f"/t/{slug}/verify", [pending.cookie(request, slug, outcome.expires_in)])
 
 
 async def _status(request: AnyRequest, slug: str, pending: Pending) -> Status:
@@ -237,14 +234,14 @@ async def _status(request: AnyRequest, slug: str, pending: Pending) -> Status:
 
 async def _start_page(request: AnyRequest, values: dict[str, str], refusal: GatehouseError | None = None) -> Answer:
     default = services(request).settings.default_tenant
-    return await _refusable(request, "tenant/start.html", refusal, default_tenant=default, values=values)
+    return await form_page(request, "tenant/start.html", refusal, default_tenant=default, values=values)
 
 
 async def _login_page(
     request: AnyRequest, slug: str, values: dict[str, str], refusal: GatehouseError | None = None
 ) -> Answer:
     channels = list(services(request).settings.providers)
-    return await _refusable(
+    return await form_page(
         request,
         "tenant/login.html",
         refusal,
@@ -256,10 +253,18 @@ async def _login_page(
 
 
 async def _verify_page(
-    request: AnyRequest, slug: str, pending: Pending, refusal: GatehouseError | None = None, typed: str = ""
+    request: AnyRequest,
+    slug: str,
+    pending: Pending,
+    refusal: GatehouseError | None = None,
+    form: Mapping[str, str] | None = None,
 ) -> Answer:
     core = services(request)
     now = core.clock()
+    typed = dict(form or {})
+    if not isinstance(refusal, InvalidRequest):
+        # A wrong code is typed anew; one that only lacks a digit is mended.
+        typed.pop("code", None)
     try:
         status = await _status(request, slug, pending)
     except CodeExpired as gone:
@@ -271,7 +276,7 @@ async def _verify_page(
     if refusal is None and status.attempts_left == 0:
         refusal = TooManyAttempts(status.expires_in)
     resend_in = refusal.retry_after if isinstance(refusal, RateLimited) else pending.resend_in(now)
-    return await _refusable(
+    return await form_page(
         request,
         "tenant/verify.html",
         refusal,
@@ -282,24 +287,6 @@ async def _verify_page(
         channels=list(core.settings.providers),
         state=status.state,
         resend_in=resend_in,
-        # A wrong code is typed anew; one that only lacks a digit is mended.
-        values={"code": typed if isinstance(refusal, InvalidRequest) else ""},
+        values=typed,
         notice=notice(request.query_params.get("done")) if request.method == "GET" else None,
-    )
-
-
-async def _refusable(request: AnyRequest, template: str, refusal: GatehouseError | None, **context: Any) -> Answer:
-    """A page with a form, and what was wrong with it, if anything: with the status and headers the API has for it."""
-    if refusal is None:
-        return await TENANT.page(request, template, errors={}, over=None, **context)
-    said = refuse(refusal, services(request).settings)
-    over = said.code if isinstance(refusal, CodeExpired | TooManyAttempts) else None
-    return await TENANT.page(
-        request,
-        template,
-        status=said.status,
-        headers=said.headers,
-        errors=errors_of(refusal),
-        over=over,
-        **context,
     )

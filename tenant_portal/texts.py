@@ -18,6 +18,7 @@ _NOTICES: Final = {
     "session-ended": "That session has ended.",
     "others-ended": "All other sessions have ended.",
     "device-forgotten": "That device is forgotten. Its next sign-in is a stranger's.",
+    "password-changed": "Your password is changed. All other sessions have ended.",
     "sent": "A new code is on its way. The one before stops working.",
 }
 _CHANNELS: Final = {

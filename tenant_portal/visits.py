@@ -1,4 +1,6 @@
-"""What a browser keeps between the pages of a sign-in: which challenge is open, and that it is a known device."""
+"""What a browser keeps between the pages of a sign-in: which challenge is open, which address is proven, and that it is
+a known device.
+"""
 
 import re
 from base64 import urlsafe_b64decode
@@ -10,6 +12,7 @@ from litestar.datastructures import Cookie
 
 from app.auth.challenges import Issued
 from app.auth.devices import LIFETIME as DEVICE_LIFETIME
+from app.auth.sessions import HalfSignIn
 from app.keys import base64url
 from app.web.browser import jar_of
 from app.web.cookies import per_tenant
@@ -17,6 +20,7 @@ from app.web.services import AnyRequest
 
 _CHALLENGE: Final = "challenge"
 _DEVICE: Final = "device"
+_REGISTRATION: Final = "newcomer"
 _VALUE: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([68])\.([0-9]{1,12})\.([A-Za-z0-9_-]*)")
 # The cookie outlives its code, so that the page can say that the code has expired.
 _KEPT_AFTER_EXPIRY: Final = timedelta(hours=1)
@@ -67,6 +71,21 @@ class Pending:
 def forget_challenge(request: AnyRequest, slug: str) -> Cookie:
     """Drops the sign-in under way."""
     return jar_of(request).drop(per_tenant(_CHALLENGE, slug))
+
+
+def keep_registration(request: AnyRequest, half: HalfSignIn) -> Cookie:
+    """The cookie by which the owner of a proven address may become a member: no page has the token in it."""
+    return jar_of(request).make(per_tenant(_REGISTRATION, half.tenant_slug), half.mfa_token, seconds=half.expires_in)
+
+
+def registration_token(request: AnyRequest, slug: str) -> str | None:
+    """The token in that cookie. Believed by nobody but the core."""
+    return jar_of(request).read(request, per_tenant(_REGISTRATION, slug))
+
+
+def forget_registration(request: AnyRequest, slug: str) -> Cookie:
+    """Drops it: it works once."""
+    return jar_of(request).drop(per_tenant(_REGISTRATION, slug))
 
 
 def device_token(request: AnyRequest, slug: str) -> str | None:

@@ -175,15 +175,10 @@ async def test_a_token_that_was_made_up_is_over(door: Door) -> None:
         replace(token, secret=foreign.secret),
         replace(token, secret=bytes(32)),
     ]
-    for text in (
-        *(each.text() for each in made),
-        token.text()[:-1],
-        token.text() + "A",
-        "ghm_",
-        "",
-        "é",
-        "ghm_" + "A" * 86,
-    ):
+    # 64 bytes leave four bits of the last character unused: the same bytes, spelled otherwise.
+    respelled = token.text()[:-1] + {"A": "B", "Q": "R", "g": "h", "w": "x"}[token.text()[-1]]
+    texts = [each.text() for each in made] + [respelled, token.text()[:-1], token.text() + "A", "ghm_", "", "é"]
+    for text in texts:
         half = HalfSignIn("totp", text, 600, person.tenant.slug, "tenant")
         with pytest.raises(CodeExpired, match="This sign-in has expired"):
             await door.finish(half, person.app.code(1))

@@ -101,8 +101,13 @@ BEGIN
     PERFORM fn.lock_subject(h.subject_id, h.next = 'enrol');
     SELECT * INTO h FROM half_sign_ins
     WHERE tenant_id = p_tenant AND id = p_half AND ended_at IS NULL AND expires_at > p_now FOR UPDATE;
-    IF NOT FOUND OR (h.subject_kind = 'admin' AND NOT EXISTS (
-            SELECT FROM admins a WHERE a.tenant_id = p_tenant AND a.id = h.subject_id AND a.status = 'active')) THEN
+    IF NOT FOUND OR NOT (CASE h.subject_kind
+        WHEN 'admin' THEN EXISTS (
+            SELECT FROM admins a WHERE a.tenant_id = p_tenant AND a.id = h.subject_id AND a.status = 'active')
+        WHEN 'member' THEN EXISTS (
+            SELECT FROM members m WHERE m.tenant_id = p_tenant AND m.id = h.subject_id AND m.status = 'active')
+        ELSE true END)
+    THEN
         RETURN 'over';
     END IF;
     IF h.next = 'enrol' THEN
