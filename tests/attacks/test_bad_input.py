@@ -121,7 +121,7 @@ async def test_what_is_no_slug_is_refused(http: Http, db: Database, slug: str, v
         ({"admin": True}, "/admin"),
         ({"a/b~c": 1}, "/a~1b~0c"),
         ({"x" * 5000: 1}, "/" + "x" * 80),
-        ({"password": "hunter2"}, "/password"),
+        ({"password": "hunter2"}, "/identifier"),
         ({"password": 1}, "/password"),
     ],
 )

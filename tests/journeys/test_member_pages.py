@@ -92,7 +92,7 @@ async def test_from_the_register_link_to_the_dashboard(
 async def test_an_address_nobody_has_leads_to_registration(
     person: Visitor, db: Database, ring: KeyRing, clock: Clock
 ) -> None:
-    """Who proved an address first only tells a name; the token stays in a cookie that no script reads, and is dropped."""
+    """Who proved an address first only tells a name; the token is in a cookie that no script reads, and is dropped."""
     tenant = await add_tenant(db, clock(), policy={"registration": "open"})
     await ask(person, tenant.slug)
     code = await current_code(db, ring, challenge_of(person))
