@@ -148,7 +148,7 @@ async def introspect(request: AnyRequest, data: JSONBody[IntrospectRequest]) -> 
     Before a sensitive operation ask with `max_age` or `factor`: a token that doesn't meet them is not active, and
     `reason` says which it was.
     """
-    await require_api_key(request)
+    await require_api_key(request, "introspect")
     core = services(request)
     found = await core.sessions.introspect(data.token, None)
     if found is None:

@@ -103,6 +103,7 @@ async def _identify(request: AnyRequest) -> AdminCaller:
         key = await services(request).api_keys.authenticate(token) if token else None
         if key is None:
             raise InvalidToken("The API key is not valid.")
+        key.require("admin")
         return AdminCaller(Actor("api-key", key.id), key.id, key.role)
     session = await ADMIN.session(request)
     if session is None or not await office(request).admin_sessions.goes_on(session, client_of(request)):

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.auth.admins import ROLES, Admin
+from app.auth.api_keys import SCOPES, Scope
 from app.masking import mask_email
 from app.tenants.model import Tenant
 from app.tenants.rules import CHANNELS, STATUSES
@@ -303,6 +304,7 @@ class ApiKeyCreateRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     name: Name
     role: RoleWord = "viewer"
+    scopes: list[Scope] = msgspec.field(default_factory=lambda: list(SCOPES))
 
 
 class ApiKeyBody(Struct, frozen=True):
@@ -311,6 +313,7 @@ class ApiKeyBody(Struct, frozen=True):
     id: UUID
     name: Name
     role: Role
+    scopes: list[Scope]
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None

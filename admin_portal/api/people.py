@@ -109,7 +109,7 @@ async def add_key(request: AnyRequest, data: JSONBody[ApiKeyCreateRequest]) -> N
     """The key itself is shown this once."""
     require_fresh(request)
     key, text = await services(request).api_keys.create(
-        data.name, data.role, actor=caller(request).actor, client=client_of(request)
+        data.name, data.role, data.scopes, actor=caller(request).actor, client=client_of(request)
     )
     return msgspec.convert({**key.as_json(), "key": text}, NewApiKeyBody)
 

@@ -4,13 +4,13 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from uuid import UUID, uuid4
 
 from app.audit.log import Actor, Client, record
 from app.auth.admins import check_role
 from app.auth.tokens import token_hash
-from app.errors import NotFound
+from app.errors import FieldError, Forbidden, InvalidRequest, NotFound
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
 from app.tenants.rules import check_name
@@ -21,9 +21,9 @@ _SECRET_BYTES: Final = 32
 # How exactly `last_used_at` is kept: a write at each call would cost more than the call.
 _TOUCH_SPAN: Final = timedelta(minutes=1)
 
-_COLUMNS: Final = "id, name, role, created_at, last_used_at, revoked_at"
+_COLUMNS: Final = "id, name, role, scopes, created_at, last_used_at, revoked_at"
 _INSERT: Final = """
-INSERT INTO api_keys (tenant_id, id, name, role, secret_hash, created_at) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO api_keys (tenant_id, id, name, role, scopes, secret_hash, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
 _LIST: Final = f"SELECT {_COLUMNS} FROM api_keys WHERE tenant_id = $1 ORDER BY created_at, id"
 _REVOKE: Final = """
@@ -33,13 +33,19 @@ _FIND: Final = "SELECT * FROM fn.api_key($1, $2)"
 _TOUCH: Final = "SELECT fn.touch_api_key($1, $2, $3, $4)"
 
 
+# What a key may be used for: to ask for codes as a disclosed caller, to introspect tokens, to call the admin API.
+Scope: TypeAlias = Literal["sign-in", "introspect", "admin"]
+SCOPES: Final[tuple[Scope, ...]] = ("sign-in", "introspect", "admin")
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key without its secret."""
+    """A key without its secret. `role` is how much it may in the admin API."""
 
     id: UUID
     name: str
     role: str
+    scopes: Sequence[str]
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
@@ -47,6 +53,11 @@ class ApiKey:
     def as_json(self) -> dict[str, object]:
         """The public members."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+    def require(self, scope: Scope) -> None:
+        """Raises `Forbidden` for a key that was made for something else."""
+        if scope not in self.scopes:
+            raise Forbidden(f"This API key doesn't have the scope {scope}.")
 
 
 class ApiKeys:
@@ -56,15 +67,17 @@ class ApiKeys:
         self._db = db
         self._clock = clock
 
-    async def create(self, name: str, role: str, *, actor: Actor, client: Client) -> tuple[ApiKey, str]:
+    async def create(
+        self, name: str, role: str, scopes: Sequence[str] = SCOPES, *, actor: Actor, client: Client
+    ) -> tuple[ApiKey, str]:
         """A new key and its text `ghk_<id>_<secret>`, which is nowhere kept. Raises `InvalidRequest`."""
-        name, role = check_name(name), check_role(role)
+        name, role, scopes = check_name(name), check_role(role), _check_scopes(scopes)
         now = self._clock()
-        key = ApiKey(uuid4(), name, role, now, None, None)
+        key = ApiKey(uuid4(), name, role, scopes, now, None, None)
         text = f"{_PREFIX}_{key.id.hex}_{secrets.token_urlsafe(_SECRET_BYTES)}"
         async with self._db.tenant(SYSTEM_TENANT) as connection:
-            await connection.execute(_INSERT, SYSTEM_TENANT, key.id, name, role, token_hash(text), now)
-            data = {"name": name, "role": role}
+            await connection.execute(_INSERT, SYSTEM_TENANT, key.id, name, role, scopes, token_hash(text), now)
+            data = {"name": name, "role": role, "scopes": scopes}
             subject = ("api-key", key.id)
             await record(connection, now, SYSTEM_TENANT, "api-key.created", actor, client, subject=subject, data=data)
         return key, text
@@ -80,7 +93,7 @@ class ApiKeys:
         now = self._clock()
         if row["last_used_at"] is None or row["last_used_at"] <= now - _TOUCH_SPAN:
             await self._db.run(_TOUCH, now, SYSTEM_TENANT, key_id, _TOUCH_SPAN)
-        return ApiKey(key_id, row["name"], row["role"], row["created_at"], row["last_used_at"], None)
+        return ApiKey(key_id, row["name"], row["role"], row["scopes"], row["created_at"], row["last_used_at"], None)
 
     async def revoke(self, key_id: UUID, *, actor: Actor, client: Client) -> None:
         """The key is refused from now on. Raises `NotFound` for one that isn't there or was revoked before."""
@@ -97,6 +110,13 @@ class ApiKeys:
         """All keys, revoked ones too, oldest first."""
         async with self._db.tenant(SYSTEM_TENANT) as connection:
             return [ApiKey(**row) for row in await connection.fetch(_LIST, SYSTEM_TENANT)]
+
+
+def _check_scopes(scopes: Sequence[str]) -> list[str]:
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown or not scopes:
+        raise InvalidRequest(FieldError("/scopes", f"Name one or more of {', '.join(SCOPES)}."))
+    return [scope for scope in SCOPES if scope in scopes]
 
 
 def _read_id(presented: str) -> UUID | None:

@@ -5,7 +5,7 @@ from uuid import UUID
 import click
 
 from app.auth.admins import ROLES, Admin
-from app.auth.api_keys import ApiKey
+from app.auth.api_keys import SCOPES, ApiKey
 from app.auth.links import LIFETIME, Links
 from app.auth.sessions import Sessions
 from app.cli.output import print_json, print_table
@@ -78,10 +78,11 @@ def api_key() -> None:
 @api_key.command("add")
 @click.argument("name")
 @_role_option
+@click.option("--scope", "scopes", multiple=True, help=f"{', '.join(SCOPES)}; repeatable; all without it.")
 @_json_option
-def add_key(name: str, role: str, as_json: bool) -> None:
+def add_key(name: str, role: str, scopes: tuple[str, ...], as_json: bool) -> None:
     """Make a key and show it, this once."""
-    key, text = with_services(lambda s: s.api_keys.create(name, role, actor=OPERATOR, client=SHELL))
+    key, text = with_services(lambda s: s.api_keys.create(name, role, scopes or SCOPES, actor=OPERATOR, client=SHELL))
     if as_json:
         print_json({**key.as_json(), "key": text})
     else:
@@ -96,7 +97,7 @@ def list_keys(as_json: bool) -> None:
     if as_json:
         print_json([key.as_json() for key in keys])
     else:
-        print_table(["id", "name", "role", "created", "last used", "revoked"], map(_key_row, keys))
+        print_table(["id", "name", "role", "scopes", "created", "last used", "revoked"], map(_key_row, keys))
 
 
 @api_key.command("revoke")
@@ -129,4 +130,4 @@ def _admin_row(admin: Admin) -> list[object]:
 
 
 def _key_row(key: ApiKey) -> list[object]:
-    return [key.id, key.name, key.role, key.created_at, key.last_used_at, key.revoked_at]
+    return [key.id, key.name, key.role, " ".join(key.scopes), key.created_at, key.last_used_at, key.revoked_at]

@@ -101,6 +101,7 @@ class ApiKey(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str]
     role: Mapped[str]
+    scopes: Mapped[list[str]] = mapped_column(server_default=text("'{sign-in,introspect,admin}'"))
     secret_hash: Mapped[bytes]
     created_at: Mapped[datetime]
     last_used_at: Mapped[datetime | None]

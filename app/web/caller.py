@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.audit.log import Client
+from app.auth.api_keys import Scope
 from app.auth.sessions import LiveSession
 from app.errors import FieldError, InvalidRequest, InvalidToken
 from app.web.addresses import parse_address
@@ -57,7 +58,7 @@ async def identify(request: AnyRequest) -> Caller:
     keyed = token is not None and token.startswith(_API_KEY)
     address = None
     if keyed:
-        await require_api_key(request)
+        await require_api_key(request, "sign-in")
         address = _forwarded_end_user(request)
     disclosed = keyed or core.settings.otp_disclose_errors
     return Caller(
@@ -74,11 +75,13 @@ def preferred_wait(request: AnyRequest) -> int:
     return min(int(wait[1]), LONGEST_WAIT) if wait else 0
 
 
-async def require_api_key(request: AnyRequest) -> None:
-    """Raises `InvalidToken` unless the caller presents an API key in force."""
+async def require_api_key(request: AnyRequest, scope: Scope) -> None:
+    """Raises `InvalidToken` unless the caller presents an API key in force, `Forbidden` for one of another scope."""
     token = bearer_token(request)
-    if token is None or await services(request).api_keys.authenticate(token) is None:
+    key = await services(request).api_keys.authenticate(token) if token is not None else None
+    if key is None:
         raise InvalidToken("The API key is not valid.")
+    key.require(scope)
 
 
 async def require_session(request: AnyRequest) -> LiveSession:

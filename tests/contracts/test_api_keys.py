@@ -53,7 +53,10 @@ async def test_only_a_hash_of_the_secret_is_stored(keys: ApiKeys, db: Database) 
     assert len(secret) == 43  # 256 bits in base64url
     assert secret not in str(stored) + str(event) + repr(key)
     assert len(stored["secret_hash"]) == 32
-    assert (event["action"], event["data"]) == ("api-key.created", {"name": "secretive", "role": "viewer"})
+    assert (event["action"], event["data"]) == (
+        "api-key.created",
+        {"name": "secretive", "role": "viewer", "scopes": ["sign-in", "introspect", "admin"]},
+    )
 
 
 async def test_a_revoked_key_is_refused_at_once(keys: ApiKeys, db: Database) -> None:

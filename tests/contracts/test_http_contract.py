@@ -427,3 +427,23 @@ async def test_options_break_nothing(settings: Settings, clock: Clock) -> None:
         assert len(paths) > 50
         for path in paths:
             assert (await http.client.options(path)).status_code < 500, path
+
+
+async def test_a_key_opens_only_what_it_was_made_for(settings: Settings, clock: Clock, db: Database) -> None:
+    """Scopes: a key for sign-in neither introspects nor administers, and the other way round."""
+    keys = ApiKeys(db, clock)
+    async with serve(settings, clock) as http:
+
+        async def answers(scope: str) -> list[int]:
+            _, text = await keys.create("front end", "owner", [scope], actor=Actor("operator"), client=Client("cli"))
+            headers = {"Authorization": f"Bearer {text}"}
+            asked = await http.otp("nobody-has-this", "request", headers=headers)
+            introspected = await http.post("/api/v1/auth/introspect", {"token": "x"}, headers=headers)
+            administered = await http.get("/api/v1/admin/tenants", headers=headers)
+            return [asked.status_code, introspected.status_code, administered.status_code]
+
+        assert await answers("sign-in") == [404, 403, 403]
+        assert await answers("introspect") == [403, 200, 403]
+        assert await answers("admin") == [403, 403, 200]
+    with pytest.raises(errors.InvalidRequest):
+        await keys.create("none", "owner", ["everything"], actor=Actor("operator"), client=Client("cli"))

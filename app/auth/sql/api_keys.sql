@@ -1,13 +1,13 @@
 -- API keys are looked up at each call of whoever holds one: one round trip, two once a minute.
 
 CREATE OR REPLACE FUNCTION fn.api_key(p_tenant uuid, p_id uuid)
-RETURNS TABLE (name text, role text, secret_hash bytea, created_at timestamptz, last_used_at timestamptz,
+RETURNS TABLE (name text, role text, scopes text[], secret_hash bytea, created_at timestamptz, last_used_at timestamptz,
                revoked_at timestamptz)
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     RETURN QUERY
-    SELECT k.name, k.role, k.secret_hash, k.created_at, k.last_used_at, k.revoked_at
+    SELECT k.name, k.role, k.scopes, k.secret_hash, k.created_at, k.last_used_at, k.revoked_at
     FROM api_keys k WHERE k.tenant_id = p_tenant AND k.id = p_id;
 END $$;
 
