@@ -46,6 +46,7 @@ _INPUT_ERRORS: Final = (
 # Functions that take the settings and are the process from then on.
 _PROCESSES: Final = {
     "run": ("app.cli.run:run_everything", "Everything in one: embedded stores if needed, migrations, web, worker."),
+    "demo": ("app.cli.demo:demo", "The same on data of its own, with tenants to play with."),
     "web": ("app.cli.web:serve", "Answer HTTP with WEB_WORKERS processes."),
     "worker": ("app.worker:main", "Send what is queued, and clear away what has had its time."),
 }

@@ -4,10 +4,11 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -21,6 +22,8 @@ from app.settings import Settings
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _READY_SECONDS: Final = 2.0
+# Puts first things into an empty database; answers with what there is to say about them.
+Seed: TypeAlias = Callable[[Settings], Awaitable[list[str]]]
 
 
 class PortTaken(GatehouseError):
@@ -29,7 +32,7 @@ class PortTaken(GatehouseError):
     code = "port-taken"
 
 
-def run_everything(settings: Settings) -> int:
+def run_everything(settings: Settings, seed: Seed | None = None) -> int:
     """Runs all of Gatehouse until SIGINT or SIGTERM; answers with the exit code.
 
     0 when it was asked to stop, 1 with one clear error on stderr when it can't start or can't go on.
@@ -37,7 +40,7 @@ def run_everything(settings: Settings) -> int:
     logs.configure(settings)
     with stop_signals_interrupt():
         try:
-            _run(settings)
+            _run(settings, seed)
         except KeyboardInterrupt:
             return 0
         except GatehouseError as error:
@@ -46,7 +49,7 @@ def run_everything(settings: Settings) -> int:
     return 0
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, seed: Seed | None) -> None:
     # First what costs nothing to find out, and the likelier reason before its consequence.
     if needs_embedded(settings) and (pid := embedded.holder(settings.data_dir)):
         raise DataDirectoryBusy(settings.data_dir.resolve(), pid)
@@ -60,11 +63,11 @@ def _run(settings: Settings) -> None:
                 )
             )
             settings = with_stores(settings, stores)
-        seeded = asyncio.run(_prepare(settings))
+        seeded = asyncio.run(_prepare(settings, seed))
         asyncio.run(_supervisor(settings, stores, seeded).run())
 
 
-async def _prepare(settings: Settings) -> list[str]:
+async def _prepare(settings: Settings, seed: Seed | None) -> list[str]:
     """Migrates and seeds; answers with what there is to say about it."""
     # Only here: the other commands and the port check don't wait for SQLAlchemy to be imported.
     from app.cli.seed import first_run  # noqa: PLC0415
@@ -73,7 +76,7 @@ async def _prepare(settings: Settings) -> list[str]:
     owner_url = settings.database_owner_url or settings.database_url
     if owner_url is not None:
         await upgrade(owner_url, datetime.now(UTC))
-    return await first_run(settings)
+    return await (seed or first_run)(settings)
 
 
 def _supervisor(settings: Settings, stores: Stores | None, seeded: list[str]) -> Supervisor:
