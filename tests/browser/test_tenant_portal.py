@@ -158,6 +158,7 @@ async def test_a_keyboard_is_enough(db: Database, site: Site, open_window: OpenW
     await enter()
     await tab_to("Send me a code")
     await enter()
+    await expect(page.get_by_label("Code", exact=True)).to_be_focused()
     await keys.type(await site.code_for(tenant.email))
     await enter()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Acme")
