@@ -164,9 +164,9 @@ async def test_what_isnt_changed_is_only_read(matrix: Matrix) -> None:
 
     One person's data is the exception: it is whole and unmasked, for that person.
     """
-    assert {
-        route.template for route in matrix.routes if (route.method == "GET") != (route.least_role == "viewer")
-    } == {"/api/v1/admin/tenants/{slug:str}/members/{member_id:uuid}/export"}
+    assert {route.template for route in matrix.routes if (route.method == "GET") != (route.least_role == "viewer")} == {
+        "/api/v1/admin/tenants/{slug:str}/members/{member_id:uuid}/export"
+    }
 
 
 def test_a_route_without_a_role_does_not_start(settings: Settings, clock: Clock) -> None:
