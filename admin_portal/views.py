@@ -44,6 +44,7 @@ _CHANGE_WORDS: Final = {
     "tenant.suspended": "Suspended",
     "tenant.resumed": "Resumed",
     "tenant.unlocked": "Unlocked",
+    "tenant.branded": "Look of messages changed",
 }
 _CHANNEL_WORDS: Final = {"email": "Email", "sms": "SMS", "whatsapp": "WhatsApp", "push": "Push notification"}
 _FIELD_WORDS: Final = {
@@ -199,7 +200,7 @@ def what_changed(change: Change) -> str:
 
 def field_words(name: str) -> str:
     """What a field is called on pages."""
-    return _FIELD_WORDS.get(name, name.removeprefix("policy.").replace("_", " ").capitalize())
+    return _FIELD_WORDS.get(name, name.removeprefix("policy.").removeprefix("branding.").replace("_", " ").capitalize())
 
 
 def channel_words(name: str) -> str:

@@ -12,7 +12,6 @@ from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from app.errors import FieldError, InvalidRequest
 
@@ -75,4 +74,7 @@ def _verify(password: str, stored: str) -> bool:
 
 @cache
 def _common() -> frozenset[str]:
+    # Only here: the lists take 12 MB that an installation without passwords doesn't need.
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415
+
     return frozenset(word for word in FREQUENCY_LISTS["passwords"] if len(word) >= SHORTEST)

@@ -57,6 +57,7 @@ _COMMANDS: Final = {
     "tenant": ("app.cli.tenants:tenant", "Add, change, show, list, import, export, suspend and unlock tenants."),
     "member": ("app.cli.members:member", "Add, change, show, list, import, suspend, export and erase members."),
     "send-test": ("app.cli.send_test:send_test", "Send a test message to a tenant and wait for its outcome."),
+    "bounce": ("app.cli.bounce:bounce", "Read a bounce from standard input, for the mailbox that codes are sent from."),
     "admin": ("app.cli.admins:admin", "Add and list the people who look after tenants, and let one in."),
     "api-key": ("app.cli.admins:api_key", "Make, list and revoke keys to the admin API."),
     "keys": ("app.cli.keys:keys", "Change the secret, and see which old one is still needed."),

@@ -77,9 +77,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A provider took the message. `provider_message_id` is its own name for it, or its answer."""
+    """A provider took the message. `provider_message_id` is its own name for it, or its answer.
+
+    `bounces_as` is what a bounce would call it, where word may come later but nobody should wait for it.
+    """
 
     provider_message_id: str = ""
+    bounces_as: str | None = None
 
 
 class Provider(Protocol):

@@ -74,8 +74,9 @@ class Outcome:
     """How one try went. With `retry_at` the message is queued again, otherwise `state` is final.
 
     `tried` False: nobody was asked, which is no try and no step of the story. `doubtful`: a copy may have arrived.
-    `reports`: the provider will say what becomes of it. `refused` are providers not to be asked again, `fallback_at` is
-    when the next channel takes over, and `unhealthy_class` says that the contact is no good.
+    `reports`: the provider will say what becomes of it; `bounces_as`: it may, by this name. `refused` are providers
+    not to be asked again, `fallback_at` is when the next channel takes over, and `unhealthy_class` says that the
+    contact is no good.
     """
 
     tenant_id: UUID
@@ -90,6 +91,7 @@ class Outcome:
     tried: bool = True
     doubtful: bool = False
     reports: bool = False
+    bounces_as: str | None = None
     refused: Sequence[str] = ()
     fallback_at: datetime | None = None
     earlier: Sequence[EarlierTry] = ()

@@ -286,10 +286,14 @@ def _message_name(claimed: Claimed) -> str:
 
 
 def _message_id(claimed: Claimed) -> str:
-    """The same for every copy of a message. Hashed: a challenge's id is for whoever asked, not for mail logs."""
+    """The same for every copy of a message, and known to its readers only: whoever can name it is believed a bounce.
+
+    So it holds the salt, which stays here, because whoever asked knows the challenge's id. Hashed: neither is for mail
+    logs.
+    """
     source = claimed.id.bytes
-    if claimed.challenge_id is not None:
-        source = claimed.challenge_id.bytes + (claimed.generation or 0).to_bytes(4, "big")
+    if claimed.challenge_id is not None and claimed.salt is not None:
+        source = claimed.challenge_id.bytes + (claimed.generation or 0).to_bytes(4, "big") + claimed.salt
     return hashlib.sha256(b"message-id" + source).hexdigest()[:32]
 
 

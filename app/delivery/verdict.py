@@ -57,6 +57,7 @@ def judge(
             reports=bool(name) and made.provider in reporting,
             provider=made.provider,
             provider_message_id=name,
+            bounces_as=made.receipt.bounces_as,
             took_ms=made.took_ms,
             earlier=told,
         )

@@ -33,9 +33,10 @@ class Reports:
     async def take(self, provider: str, reader: Reader, posted: Posted) -> None:
         """All reports of one call. Raises what `Reader.read` does, with nothing changed, and `Unavailable`."""
         for report in await reader.read(posted, self._clock()):
-            await self._write(provider, report)
+            await self.write(provider, report)
 
-    async def _write(self, provider: str, report: Report) -> None:
+    async def write(self, provider: str, report: Report) -> None:
+        """One report by whoever is believed to be the provider. Raises `Unavailable`."""
         name = one_line(report.message_id)[:MAX_TEXT]
         error_class = report.fault.error_class if report.fault else None
         text = harmless(report.text) if report.text else None

@@ -132,7 +132,7 @@ class Smtp:
             answer = await self._deliver(to, text)
         finally:
             self._slots.release()
-        return Receipt(harmless(answer, message.to, message.code))
+        return Receipt(harmless(answer, message.to, message.code), bounces_as=message.id)
 
     async def close(self) -> None:
         """Says goodbye on every idle connection."""

@@ -105,7 +105,8 @@ BEGIN
         SELECT * FROM jsonb_to_recordset(p_outcomes) AS u (
             tenant_id uuid, id uuid, state text, provider text, provider_message_id text, error_class text,
             error_text text, retry_at timestamptz, took_ms integer, tried boolean, doubtful boolean, reports boolean,
-            refused text[], fallback_at timestamptz, earlier jsonb, unhealthy_class text, unhealthy_text text)
+            bounces_as text, refused text[], fallback_at timestamptz, earlier jsonb, unhealthy_class text,
+            unhealthy_text text)
     ), settled AS (
         UPDATE outbox o SET
             state = s.state,
@@ -113,7 +114,7 @@ BEGIN
             available_at = coalesce(s.retry_at, o.available_at),
             fallback_at = s.fallback_at,
             refused = s.refused,
-            report_key = CASE WHEN s.reports THEN s.provider || ':' || s.provider_message_id END,
+            report_key = s.provider || ':' || CASE WHEN s.reports THEN s.provider_message_id ELSE s.bounces_as END,
             lease_until = NULL,
             lease_owner = NULL,
             provider = s.provider,
