@@ -57,7 +57,8 @@ if (help) {
   one("[data-help]").onclick = show;
   addEventListener("keydown", (event) => {
     if (!toggle.checked || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, textarea, select, dialog")) return;
+    // A moment after it was closed the focus may still be in the dialog.
+    if (help.open || (event.target.closest("input, textarea, select") && !help.contains(event.target))) return;
     if (event.key === "/") one("[data-search]").focus();
     else if (event.key === "?") show();
     else return;
