@@ -17,6 +17,7 @@ import uvloop
 
 from app import logs
 from app.audit.sealing import seal_once
+from app.audit.stats import Stats
 from app.auth import codes
 from app.delivery.branding import Brandings
 from app.delivery.callbacks import reporting
@@ -41,6 +42,7 @@ _FOLLOW_UP_SECONDS: Final = 1.0
 _SEAL_SECONDS: Final = 5.0
 _ASSESS_SECONDS: Final = 10.0
 _ASSESS_SMS_SECONDS: Final = 60.0
+_ROLL_UP_SECONDS: Final = 300.0
 _UPKEEP_BATCH: Final = 1000
 # Two processes' clocks differ, and a statement takes its time: the next look begins a little before the last one.
 _OVERLAP: Final = timedelta(minutes=1)
@@ -99,6 +101,7 @@ async def run(settings: Settings) -> None:
         (_ASSESS_SECONDS, lambda: assess_attacks(database, _now())),
         (_ASSESS_SMS_SECONDS, lambda: safety.assess(_now())),
         (_UPKEEP_SECONDS, Upkeep(database).once),
+        (_ROLL_UP_SECONDS, Stats(database, _now).roll_up),
     ]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

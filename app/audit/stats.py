@@ -44,7 +44,7 @@ class Stats:
         self._clock = clock
 
     async def roll_up(self) -> None:
-        """Counts the hours that finished since the last time. Cheap when there is none; meant for the worker too."""
+        """Counts the hours that finished since the last time. Cheap when there is none; the worker does it."""
         counted = _HOURS
         while counted == _HOURS:
             row = await self._db.row(_ROLL_UP, self._clock(), _HOURS)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from app import embedded, logs
+from app.cli.listening import listen
 from app.cli.stores import needs_embedded, with_stores
 from app.cli.supervisor import Child, Supervisor, stop_signals_interrupt
 from app.embedded import DataDirectoryBusy, Stores
@@ -24,12 +24,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _READY_SECONDS: Final = 2.0
 # Puts first things into an empty database; answers with what there is to say about them.
 Seed: TypeAlias = Callable[[Settings], Awaitable[list[str]]]
-
-
-class PortTaken(GatehouseError):
-    """Somebody else listens where the web process should."""
-
-    code = "port-taken"
 
 
 def run_everything(settings: Settings, seed: Seed | None = None) -> int:
@@ -53,7 +47,7 @@ def _run(settings: Settings, seed: Seed | None) -> None:
     # First what costs nothing to find out, and the likelier reason before its consequence.
     if needs_embedded(settings) and (pid := embedded.holder(settings.data_dir)):
         raise DataDirectoryBusy(settings.data_dir.resolve(), pid)
-    require_free_port(settings.host, settings.port)
+    listen(settings.host, settings.port).close()
     with ExitStack() as stack:
         stores = None
         if needs_embedded(settings):
@@ -107,22 +101,6 @@ def child_environment(settings: Settings) -> dict[str, str]:
     addresses = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     inherited = {name: value for name, value in os.environ.items() if name != "DATABASE_OWNER_URL"}
     return inherited | {name: value for name, value in addresses.items() if value}
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Raises `PortTaken` when nobody can listen there, with the system's reason."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise PortTaken(
-            f"Can't listen on {host}, port {port}: {error.strerror}. "
-            "Stop what listens there, or set HOST and PORT to something else."
-        ) from error
 
 
 async def ready(settings: Settings) -> bool:

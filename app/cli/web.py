@@ -5,7 +5,6 @@ from app.cli import lean  # noqa: F401 - first of all imports
 # isort: split
 import gc
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -19,7 +18,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app import logs
 from app.asgi import create_app
-from app.errors import GatehouseError
+from app.cli.listening import listen
 from app.settings import Settings
 from app.web.protocol import GuardedProtocol
 
@@ -28,12 +27,6 @@ _BACKLOG: Final = 2048
 _KEEP_ALIVE_SECONDS: Final = 65
 # What is under way when the process is asked to stop has this long.
 _GRACE_SECONDS: Final = 10
-
-
-class CannotListen(GatehouseError):
-    """Somebody else listens there, or the address isn't this machine's."""
-
-    code = "cannot-listen"
 
 
 def serve(settings: Settings) -> None:
@@ -76,24 +69,6 @@ def server_config(application: Callable[[], Litestar], workers: int) -> uvicorn.
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises `CannotListen` with the system's reason."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise CannotListen(f"Can't listen on {host}, port {port}: {error.strerror}.") from error
-    return listener
 
 
 def _portable(settings: Settings) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._progress = 0
         self._watch: asyncio.TimerHandle | None = None
 
+    # uvicorn narrows the type of asyncio's `transport` in the same way.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
         super().connection_made(transport)

@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 
 from app.asgi import create_app
-from app.cli.web import CannotListen, listen, server_config
+from app.cli.listening import CannotListen, listen
+from app.cli.web import server_config
 from app.settings import Settings
 from app.web import protocol
 from app.web.protocol import HEAD_LIMIT

@@ -371,7 +371,7 @@ def test_ctrl_c_before_anything_runs_is_no_error(settings: Settings, monkeypatch
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
 
-    monkeypatch.setattr(run, "require_free_port", interrupted)
+    monkeypatch.setattr(run, "listen", interrupted)
     before = signal.getsignal(signal.SIGTERM)
     assert run.run_everything(settings) == 0
     assert signal.getsignal(signal.SIGTERM) == before
