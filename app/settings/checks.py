@@ -9,6 +9,7 @@ from app.settings.providers import REQUIRED
 
 _KEY_BYTES: Final = 32
 _DISTINCT_BYTES: Final = 10
+_TOKEN_CHARACTERS: Final = 32
 _PLACEHOLDERS: Final = (
     b"changeme",
     b"change-me",
@@ -87,6 +88,8 @@ def _production(settings: Settings) -> Iterator[str]:
                 f"{channel.upper()}_ENABLED can't be true in production with the provider console: "
                 "it would write codes to the log."
             )
+    if settings.metrics_token and len(settings.metrics_token) < _TOKEN_CHARACTERS:
+        yield f"METRICS_TOKEN is too short for production: at least {_TOKEN_CHARACTERS} characters; {MAKE_A_KEY}"
     for name in ("otp_hourly_limit", "otp_known_device_hourly_limit"):
         if getattr(settings, name) > MOST_CODES_AN_HOUR:
             yield (

@@ -140,6 +140,12 @@ class Settings:
         _in_production("json", "console", "json in production, otherwise console"),
         "Lines for people or JSON for machines; always on stderr.",
     )
+    metrics_token: str | None = setting(
+        text,
+        None,
+        "Bearer token that opens /metrics from anywhere; unset: in production only this machine may read it.",
+        secret=True,
+    )
 
     jwt_issuer: str = setting(
         text, Derived("PUBLIC_URL", lambda known: str(known["public_url"])), "The iss claim of access tokens."

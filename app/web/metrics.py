@@ -1,5 +1,6 @@
 """Numbers for Prometheus: what was asked, how it was answered, how long it took."""
 
+import hmac
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -21,6 +22,7 @@ from prometheus_client.registry import Collector
 from app.delivery.health import DeliveryCount, DeliveryHealth
 from app.errors import NotFound, Unavailable
 from app.settings import Settings
+from app.web.caller import bearer_token
 from app.web.services import AnyRequest, services
 
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -58,11 +60,13 @@ class Metrics:
         timer.observe(seconds)
 
     def route(self, settings: Settings) -> HTTPRouteHandler:
-        """GET /metrics. In production it answers this machine only, and nobody behind a proxy."""
+        """GET /metrics, for whoever has METRICS_TOKEN; where none is set, in production, for this machine and nobody
+        behind a proxy.
+        """
 
         @get("/metrics", include_in_schema=False)
         async def metrics(request: AnyRequest) -> Response[bytes]:
-            if settings.production and not _from_this_machine(request):
+            if not _may_read(request, settings):
                 raise NotFound
             text = generate_latest(self.registry)
             # Rather a gap than numbers that look like a restart; what this process counts is still told.
@@ -89,6 +93,12 @@ class _Deliveries(Collector):
         for count in self._counts:
             family.add_metric((count.channel, count.provider, count.state), count.count)
         return [family]
+
+
+def _may_read(request: AnyRequest, settings: Settings) -> bool:
+    if settings.metrics_token is not None:
+        return hmac.compare_digest((bearer_token(request) or "").encode(), settings.metrics_token.encode())
+    return not settings.production or _from_this_machine(request)
 
 
 def _from_this_machine(request: AnyRequest) -> bool:

@@ -364,6 +364,25 @@ async def test_metrics_stay_on_this_machine(settings: Settings, clock: Clock) ->
         assert (await http.get("/metrics", headers={"X-Forwarded-For": "127.0.0.1"})).status_code == 404
 
 
+async def test_metrics_for_whoever_has_the_token(settings: Settings, clock: Clock) -> None:
+    """With METRICS_TOKEN a scraper elsewhere reads them, and nobody without it does, this machine included."""
+    token = "scrape" + "r" * 40
+    async with serve(settings, clock, environment="production", metrics_token=token) as http:
+        given = {"Authorization": f"Bearer {token}"}
+        assert (await http.get("/metrics", headers=given)).status_code == 200
+        for wrong in (
+            {},
+            {"Authorization": "Bearer "},
+            {"Authorization": f"Bearer {token[:-1]}"},
+            {"Authorization": token},
+        ):
+            assert (await http.get("/metrics", headers=wrong)).status_code == 404
+    async with serve(
+        settings, clock, environment="production", metrics_token=token, client_address="127.0.0.1"
+    ) as http:
+        assert (await http.get("/metrics")).status_code == 404
+
+
 async def test_the_document_tells_every_operation_and_refusal(settings: Settings, clock: Clock) -> None:
     """Each route of the API is in the OpenAPI document, with a summary, and its refusals as problem documents."""
     async with serve(settings, clock) as http:

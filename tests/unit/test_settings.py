@@ -297,6 +297,13 @@ def test_production_refuses_a_weak_key(weak: str) -> None:
     assert weak not in sentence
 
 
+def test_production_refuses_a_short_metrics_token() -> None:
+    """Whoever guesses it reads how many sign in; the token isn't shown."""
+    (sentence,) = faults(PRODUCTION | {"METRICS_TOKEN": "prometheus"})
+    assert sentence.startswith("METRICS_TOKEN is too short")
+    assert "prometheus" not in sentence
+
+
 @given(st.binary(min_size=32, max_size=32))
 def test_random_hex_keys_are_strong(raw: bytes) -> None:
     """The check refuses nothing a random generator makes."""
