@@ -52,7 +52,7 @@ def decode(body: bytes, kind: Any) -> Any:
     try:
         return _decoder(kind).decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(_fault(str(error))) from None
+        raise InvalidRequest(_fault(str(error), kind)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest(FieldError("", "The body is not JSON.")) from None
 
@@ -68,20 +68,39 @@ def _from_form(body: bytes, kind: Any) -> Any:
         # A form has nothing but strings.
         return msgspec.convert(known, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(_fault(str(error))) from None
+        raise InvalidRequest(_fault(str(error), kind)) from None
 
 
-def _fault(message: str) -> FieldError:
-    """What msgspec says, as a pointer (RFC 6901) and a detail."""
+def _fault(message: str, kind: Any) -> FieldError:
+    """What msgspec says of a `kind`, as a pointer (RFC 6901) and a detail."""
     located = _PATH.fullmatch(message)
     what, path = (located["what"], located["path"]) if located else (message, "")
     steps = [step["name"] or step["index"] for step in _STEP.finditer(path)]
     field = _FIELD.fullmatch(what)
     if field is None:
-        return FieldError(_pointer(steps), in_json_words(what))
+        words = _words(msgspec.inspect.type_info(kind), steps) if what.startswith("Invalid enum value") else []
+        detail = f"This must be one of {', '.join(words)}." if words else in_json_words(what)
+        return FieldError(_pointer(steps), detail)
     known = field["fault"] == "missing required"
     detail = "This field is required." if known else "There is no such field."
     return FieldError(_pointer([*steps, field["name"][:_LONGEST_NAME]]), detail)
+
+
+def _words(kind: msgspec.inspect.Type, steps: list[str]) -> list[str]:
+    """The words that may stand at a place in a document of this kind: msgspec names only the wrong one."""
+    match kind:
+        case msgspec.inspect.Metadata(type=inner):
+            return _words(inner, steps)
+        case msgspec.inspect.UnionType(types=several):
+            return [word for one in several for word in _words(one, steps)]
+        case msgspec.inspect.StructType(fields=fields) if steps:
+            return [word for f in fields if f.encode_name == steps[0] for word in _words(f.type, steps[1:])]
+        case msgspec.inspect.ListType(item_type=item) if steps:
+            return _words(item, steps[1:])
+        case msgspec.inspect.LiteralType(values=values) if not steps:
+            return [str(value) for value in values]
+        case _:
+            return []
 
 
 def _pointer(steps: list[str]) -> str:
