@@ -47,6 +47,7 @@ class Works:
         derive: Callable[[Claimed], str] | None = None,
         drain_seconds: float = 25.0,
         smtp_timeout: float = 5.0,
+        chance: Callable[[], float] = lambda: 0.0,
         **options: Any,
     ) -> AsyncIterator[Dispatcher]:
         """A dispatcher at work; at the end it is stopped, and everything it did is in the database."""
@@ -69,7 +70,7 @@ class Works:
                 Renderer("https://login.example"),
                 clock=self.clock,
                 derive=derive or self.derive,
-                chance=lambda: 0.0,
+                chance=chance,
                 **options,
             )
             running = asyncio.create_task(dispatcher.run(drain_seconds=drain_seconds))

@@ -261,6 +261,7 @@ _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
     "factor.backup_codes": _fixed("changed", "New backup codes made; older ones are void"),
     "password.wrong": _fixed("refused", "Wrong password"),
     "member.created": _fixed("changed", "Member added"),
+    "member.invited": _fixed("asked", "Invitation to register sent"),
     "member.registered": _fixed("verified", "Somebody registered as a member"),
     "member.changed": _fixed("changed", "Member changed"),
     "member.suspended": _fixed("refused", "Member suspended"),

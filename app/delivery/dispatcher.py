@@ -7,6 +7,7 @@ dies leaves leases that run out.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -48,7 +49,7 @@ class Dispatcher:
     `derive` gives the code of a row; `reveal` shows it in the log when the delivery failed, and is given in
     development only. `safety` has the last word on what costs money. The providers named in `reporting` say later what
     became of a message; without a sign of delivery the next channel takes over `fallback_after`. `chance` is the dice
-    of the backoff, in [0, 1).
+    of the backoff, in [0, 1); `monotonic` is what breakers go by, in seconds.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class Dispatcher:
         reporting: Collection[str] = (),
         fallback_after: timedelta = timedelta(seconds=30),
         chance: Callable[[], float] = _DICE,
+        monotonic: Callable[[], float] = time.monotonic,
         database_outage: Outage | None = None,
     ) -> None:
         self._outbox = outbox
         self._accelerator = accelerator
-        self._carrier = Carrier(providers)
+        self._carrier = Carrier(providers, clock=monotonic)
         self._renderer = renderer
         self._clock = clock
         self._derive = derive
@@ -194,7 +196,7 @@ class Dispatcher:
             code=message.code if message else None,
         )
         self._tell(claimed, outcome)
-        if self._reveal and message and message.code and outcome.state != "sent" and claimed.attempts == 1:
+        if self._reveal and message and message.code and outcome.state != "sent" and claimed.last_error_class is None:
             self._reveal(message)
         self._outcomes.append(outcome)
         self._unsettled.set()

@@ -2,6 +2,7 @@
 
 DeliveryError
 ├── TransientFailure    worth another try: busy, unreachable, silent
+│   └── Deferral        an answer in good order: not now
 └── PermanentFailure    another try changes nothing: bad address, bad credentials
 """
 
@@ -40,6 +41,13 @@ class TransientFailure(DeliveryError):
     """Another try may succeed."""
 
     permanent = False
+
+
+class Deferral(TransientFailure):
+    """The provider is well, answered in good order and took nothing, such as SMTP's 4xx: "come back later".
+
+    So asking again makes no second copy, and is no sign of poison: it goes on until the message expires.
+    """
 
 
 class PermanentFailure(DeliveryError):

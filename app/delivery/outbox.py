@@ -26,7 +26,8 @@ class Claimed:
     """A row of the outbox with everything its sender needs.
 
     `state` is `sending`, or says that it was settled unsent: `void` (a decoy, or no longer wanted), `expired`, or
-    `failed` (it took its workers down). `attempts` counts this try; `refused` names providers not to be asked again.
+    `failed` (it took its workers down). `attempts` counts this try, but none that was put off; `refused` names
+    providers not to be asked again.
     """
 
     state: Literal["sending", "void", "expired", "failed"]
@@ -73,7 +74,8 @@ class EarlierTry:
 class Outcome:
     """How one try went. With `retry_at` the message is queued again, otherwise `state` is final.
 
-    `tried` False: nobody was asked, which is no try and no step of the story. `doubtful`: a copy may have arrived.
+    `tried` False: nobody was asked, which is no try and no step of the story. `counted` False: somebody was, and put it
+    off, which is none of the five tries. `doubtful`: a copy may have arrived.
     `reports`: the provider will say what becomes of it; `bounces_as`: it may, by this name. `refused` are providers
     not to be asked again, `fallback_at` is when the next channel takes over, and `unhealthy_class` says that the
     contact is no good.
@@ -89,6 +91,7 @@ class Outcome:
     retry_at: datetime | None = None
     took_ms: int = 0
     tried: bool = True
+    counted: bool = True
     doubtful: bool = False
     reports: bool = False
     bounces_as: str | None = None

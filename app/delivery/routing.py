@@ -8,6 +8,8 @@ MAX_TRIES: Final = 5
 _FIRST: Final = timedelta(seconds=1)
 _FACTOR: Final = 4
 _LONGEST: Final = timedelta(seconds=120)
+# Of a deferral, which costs nobody a copy: somebody is waiting for the code.
+_LONGEST_DEFERRED: Final = timedelta(seconds=30)
 
 # The recipient's doing, by the providers' error classes: whatever else goes by this channel will not arrive either.
 UNHEALTHY: Final = frozenset({"recipient", "address", "opted-out"})
@@ -23,6 +25,18 @@ def retry_at(*, tries: int, now: datetime, expires_at: datetime, chance: float) 
         return None
     backoff: timedelta = _FIRST * _FACTOR ** (tries - 1)
     return now + chance * min(backoff, _LONGEST, left)
+
+
+def deferred_until(*, created_at: datetime, now: datetime, expires_at: datetime, chance: float) -> datetime | None:
+    """When a message is due again that a provider put off in good order; None: it has expired.
+
+    The same backoff by age instead of tries, which aren't counted here: on average it waits half as long again as it
+    has waited already, at most 30 seconds.
+    """
+    left = expires_at - now
+    if left <= timedelta():
+        return None
+    return now + chance * min(max(_FIRST, now - created_at), _LONGEST_DEFERRED, left)
 
 
 def asked_again_at(wait: float, *, now: datetime, expires_at: datetime, chance: float) -> datetime:

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from app.delivery.carrier import Pass
-from app.delivery.message import MAX_TEXT, harmless, one_line
+from app.delivery.message import MAX_TEXT, Deferral, harmless, one_line
 from app.delivery.outbox import Claimed, EarlierTry, Outcome
-from app.delivery.routing import UNHEALTHY, asked_again_at, fallback_at, retry_at
+from app.delivery.routing import UNHEALTHY, asked_again_at, deferred_until, fallback_at, retry_at
 
 _AHEAD: Final = "Every provider of this channel fails at present; it is asked again soon."
 
@@ -64,16 +64,20 @@ def judge(
     if made.wait is not None:
         again = asked_again_at(made.wait, now=now, expires_at=claimed.expires_at, chance=chance)
         return outcome("queued", retry_at=again, tried=False, error_class="unavailable", error_text=_AHEAD)
-    due = (
-        None
-        if made.hopeless
-        else retry_at(tries=claimed.attempts, now=now, expires_at=claimed.expires_at, chance=chance)
-    )
+    # Whoever refused for good is not asked again; all others have said "later".
+    later = [failed.error for failed in made.failed if not failed.error.permanent]
+    deferred = bool(later) and all(isinstance(error, Deferral) for error in later)
+    due: datetime | None = None
+    if not made.hopeless and deferred:
+        due = deferred_until(created_at=claimed.created_at, now=now, expires_at=claimed.expires_at, chance=chance)
+    elif not made.hopeless:
+        due = retry_at(tries=claimed.attempts, now=now, expires_at=claimed.expires_at, chance=chance)
     last = told[-1]
     poison = due is None and last.error_class == "internal"
     return outcome(
         "queued" if due else "failed",
         retry_at=due,
+        counted=not deferred,
         provider=last.provider,
         error_class="poison" if poison else last.error_class,
         error_text=last.error_text,

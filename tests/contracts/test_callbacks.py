@@ -219,7 +219,8 @@ async def test_delivered_is_written_once(portal: Portal, provider: str) -> None:
     [
         (lambda _: twilio("m-1", "undelivered", ErrorCode="30005"), "recipient"),
         (lambda _: twilio("m-1", "failed"), "refused"),
-        (lambda now: vonage("m-1", "rejected", now, **{"err-code": "9"}), "recipient"),
+        (lambda now: vonage("m-1", "rejected", now, **{"err-code": "3"}), "recipient"),
+        (lambda now: vonage("m-1", "rejected", now, **{"err-code": "9"}), "opted-out"),
         (lambda now: vonage_jwt("m-1", "failed", now), "refused"),
         (lambda now: meta("m-1", "failed", now, errors=[{"code": 131026, "title": "Undeliverable"}]), "recipient"),
         (lambda _: msg91("m-1", "9"), "opted-out"),
@@ -489,6 +490,8 @@ async def amazon(
             Report("m-1", "failed", RECIPIENT, "Amazon SNS: not valid"),
         ),
         ({"eventType": "TEXT_QUEUED", "messageId": "m-1"}, None),
+        ({"eventType": "TEXT_SUCCESSFUL", "messageId": "m-1", "isFinal": False}, None),
+        ({"eventType": "TEXT_SUCCESSFUL", "messageId": "m-1", "isFinal": True}, Report("m-1", "delivered")),
         ({"notification": {"messageId": "m-1"}, "delivery": {}, "status": "SUCCESS"}, Report("m-1", "delivered")),
         (
             {

@@ -15,7 +15,7 @@ from tests.unit.test_messages import CODE, NOTICE, NOW, RENDERER, read, render, 
 
 LANGUAGES = RENDERER.languages
 TEST = replace(NOTICE, kind="test", payload=None)
-TO_MEMBERS = ("address_taken", "own_contact_changed", "password_changed")
+TO_MEMBERS = ("address_taken", "own_contact_changed", "password_changed", "invited")
 
 
 def in_language(claimed: Claimed, language: str, code: str | None = None) -> Message:

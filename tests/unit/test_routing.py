@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.delivery.carrier import Pass, Try
-from app.delivery.message import UNANSWERED, DeliveryError, PermanentFailure, Receipt, TransientFailure
+from app.delivery.message import UNANSWERED, Deferral, DeliveryError, PermanentFailure, Receipt, TransientFailure
 from app.delivery.outbox import Claimed, Outcome
-from app.delivery.routing import MAX_TRIES, asked_again_at, fallback_at, retry_at
+from app.delivery.routing import MAX_TRIES, asked_again_at, deferred_until, fallback_at, retry_at
 from app.delivery.verdict import judge
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 AFTER = timedelta(seconds=30)
 BUSY = TransientFailure("throttled", "come back later")
+LATER = Deferral("recipient", "450 greylisted")
 GONE = PermanentFailure("recipient", "no such number: +447700900123")
 
 
@@ -106,6 +107,32 @@ def test_who_waited_for_a_breaker_comes_back_spread_out_and_before_expiry() -> N
     assert asked_again_at(10, now=NOW, expires_at=soon, chance=0.0) == NOW + timedelta(seconds=10)
     assert asked_again_at(10, now=NOW, expires_at=soon, chance=0.5) == NOW + timedelta(seconds=15)
     assert asked_again_at(10, now=NOW, expires_at=late, chance=0.5) == late
+
+
+def test_what_was_put_off_is_asked_again_until_it_expires() -> None:
+    """After as long again as it is old, by the dice, at most 30 seconds; however often that was."""
+
+    def wait(age: float, left: float = 600, chance: float = 1.0) -> float | None:
+        created, ends = NOW - timedelta(seconds=age), NOW + timedelta(seconds=left)
+        again = deferred_until(created_at=created, now=NOW, expires_at=ends, chance=chance)
+        return None if again is None else (again - NOW).total_seconds()
+
+    assert [wait(age) for age in (0, 1, 8, 29, 500)] == [1, 1, 8, 29, 30]
+    assert wait(300, chance=0.5) == 15
+    assert wait(595, left=5) == 5
+    assert wait(600, left=0) is None
+
+
+def test_only_what_every_provider_put_off_is_no_try() -> None:
+    """Five tries bound poison and copies; a "later" in good order is neither, beside a refusal for good too."""
+    often = claimed(attempts=MAX_TRIES)
+    for made in (failing(LATER), failing(LATER, LATER), failing(GONE, LATER)):
+        again = verdict(made, often)
+        assert (again.state, again.counted) == ("queued", False)
+    for made in (failing(BUSY), failing(LATER, BUSY), failing(BUSY, LATER)):
+        last = verdict(made, often)
+        assert (last.state, last.counted) == ("failed", True)
+    assert verdict(failing(LATER, hopeless=True, doubtful=True), often).state == "failed"
 
 
 def test_the_next_channel_takes_over_without_a_sign_of_delivery() -> None:

@@ -3,7 +3,8 @@
 Two kinds of reports are understood: the events of AWS End User Messaging SMS (`eventType`), and the delivery status
 logs of SNS itself (`notification`, `delivery`, `status`), as forwarded from CloudWatch. The topic must sign with
 SHA-256 (`SignatureVersion` 2). Sources: Amazon SNS developer guide "Verifying the signatures of messages" and "Parsing
-message formats", AWS End User Messaging SMS user guide "Event types".
+message formats", AWS End User Messaging SMS user guide "Event types": which of TEXT_DELIVERED and TEXT_SUCCESSFUL comes
+depends on the country.
 """
 
 import re
@@ -149,6 +150,9 @@ def _url(given: object) -> str:
 def _report(told: Any) -> Report | None:
     match told:
         case {"messageId": str(name), "eventType": str(kind)} if kind in _DELIVERED:
+            return Report(name, "delivered")
+        # "Taken by the carrier" is all that some countries ever tell; then it is marked as the last word.
+        case {"messageId": str(name), "eventType": "TEXT_SUCCESSFUL", "isFinal": True}:
             return Report(name, "delivered")
         case {"messageId": str(name), "eventType": str(kind)} if kind in _FAULTS:
             words = told.get("messageStatusDescription") or kind

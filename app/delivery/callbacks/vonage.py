@@ -2,7 +2,8 @@
 
 By `sig` among the fields (SMS API; HMAC of SHA-256 or SHA-512, chosen in the dashboard: MD5 and SHA-1 are not
 believed), or by a JWT in the Authorization header, which holds a hash of the body. Sources: Vonage docs "Signing
-messages", "Delivery receipts", "Decoding signed webhooks".
+messages", "Delivery receipts", "Decoding signed webhooks"; "Vonage SMS Delivery Error Codes and Descriptions" for the
+codes below.
 """
 
 import hashlib
@@ -14,7 +15,16 @@ from typing import Final
 import jwt
 
 from app.delivery.callbacks.posted import TOLERANCE, Posted, Report, refuse, require_recent, same
-from app.delivery.providers.rest import OPTED_OUT, RECIPIENT, REFUSED, SENDER, UNAVAILABLE, UNROUTABLE, Fault
+from app.delivery.providers.rest import (
+    OPTED_OUT,
+    RECIPIENT,
+    REFUSED,
+    SENDER,
+    TEMPLATE,
+    UNAVAILABLE,
+    UNROUTABLE,
+    Fault,
+)
 from app.errors import InvalidRequest
 
 _FAILED: Final = frozenset({"expired", "failed", "rejected"})
@@ -24,17 +34,24 @@ _FAULTS: Final[Mapping[str, Fault]] = {
     "2": UNROUTABLE,  # absent for now
     "3": RECIPIENT,  # absent for good
     "4": OPTED_OUT,  # barred by the user
-    "5": UNAVAILABLE,  # portability error
+    "5": UNROUTABLE,  # portability error
     "6": REFUSED,  # spam
     "7": UNROUTABLE,  # handset busy
     "8": UNAVAILABLE,  # network
-    "9": RECIPIENT,  # illegal number
+    "9": OPTED_OUT,  # "illegal number": wants nothing from such senders
     "10": REFUSED,  # illegal message
     "11": UNROUTABLE,
     "12": UNROUTABLE,  # unreachable
     "13": REFUSED,  # age restriction
     "14": OPTED_OUT,  # blocked by the carrier
+    "15": UNROUTABLE,  # the recipient's prepaid card is empty
     "39": SENDER,
+    # India's register, and the like: what must be registered there isn't.
+    "50": TEMPLATE,
+    "51": SENDER,
+    "52": TEMPLATE,
+    "53": OPTED_OUT,  # no consent
+    "99": UNROUTABLE,
 }
 _BY_LENGTH: Final = {64: "sha256", 128: "sha512"}
 

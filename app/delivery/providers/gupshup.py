@@ -1,7 +1,8 @@
 """SMS and WhatsApp by Gupshup's enterprise gateway, which matches every text against the registered templates.
 
-Its answers are 200 with a status and a code in the body. Sources: Gupshup docs "Send Messages to Single Number" (SMS)
-and "Enterprise Messaging APIs for WhatsApp Business" for the requests, "Error Codes" (from 100) and "Error and Status
+Its answers are 200 with a status and a code in the body. Gupshup's self-serve platform (api.gupshup.io), which has keys
+instead of user and password, is another product. Sources: docs.gupshup.io, "Send Messages to Single Number" (SMS) and
+"Enterprise Messaging APIs for WhatsApp Business" for the requests, "Error Codes" (from 100) and "Error and Status
 Messages" (from 1001) for the codes below.
 """
 

@@ -2,7 +2,7 @@
 
 Meta fixes the words of that template; the code goes in twice, into the text and into the button. Sources: Meta docs
 "Copy code authentication templates" and Meta's OpenAPI description (facebook/openapi, Message) for the request,
-"WhatsApp Business Platform: Error codes" for the codes below.
+"WhatsApp Business Platform: Error codes" (developers.facebook.com) for the codes below.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,6 @@ from app.delivery.message import Message, Receipt
 from app.delivery.providers.rest import (
     ACCOUNT,
     CREDENTIALS,
-    OPTED_OUT,
     RECIPIENT,
     REFUSED,
     SENDER,
@@ -36,6 +35,7 @@ FAULTS: Final[Mapping[int, Fault]] = {
     0: CREDENTIALS,
     3: CREDENTIALS,
     10: CREDENTIALS,
+    104: CREDENTIALS,  # no token
     190: CREDENTIALS,  # expired token
     131005: CREDENTIALS,  # access denied
     1: UNAVAILABLE,
@@ -59,24 +59,23 @@ FAULTS: Final[Mapping[int, Fault]] = {
     130472: UNROUTABLE,  # in an experiment of Meta's
     131049: UNROUTABLE,  # enough of this kind already
     130497: UNROUTABLE,  # not into this country
-    131050: OPTED_OUT,
+    131050: TEMPLATE,  # wants no marketing: the template is of the wrong category
     131047: TEMPLATE,  # outside the 24 hours only templates may be sent
     132000: TEMPLATE,
     132001: TEMPLATE,
     132005: TEMPLATE,
     132007: TEMPLATE,
-    132008: TEMPLATE,
     132012: TEMPLATE,
     132015: TEMPLATE,  # paused
     132016: TEMPLATE,  # disabled
     368: ACCOUNT,  # blocked for violating policies
     131031: ACCOUNT,  # locked
     131042: ACCOUNT,  # payment
-    131044: ACCOUNT,
     100: REFUSED,  # a parameter
     131008: REFUSED,
     131009: REFUSED,
     131051: REFUSED,
+    135000: REFUSED,  # an unknown error with the parameters
 }
 
 

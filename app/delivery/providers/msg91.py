@@ -1,8 +1,9 @@
 """SMS by MSG91: its registered template, filled in with the code (India's DLT rules allow nothing else).
 
 The "Send SMS" (flow) API takes the code in the body. The OTP API would do as well, but takes it in the URL, where
-access logs keep it. Sources: MSG91 docs "Send SMS" for the request, "Error Codes" for the numbers below; newer
-answers have a sentence only, which is read for the thing it complains about.
+access logs keep it. Sources: MSG91 docs "Send SMS" (docs.msg91.com/sms/send-sms) for the request, "Send SMS via FLOW"
+(api.msg91.com/apidoc) and the vendor's own client for Node for the names in it, "Error Codes" for the numbers below;
+newer answers have a sentence only, which is read for the thing it complains about.
 """
 
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "302": ACCOUNT,  # expired
     "303": ACCOUNT,  # banned
     "505": ACCOUNT,  # demo
+    "506": ACCOUNT,  # the day's small campaigns are used up
     "102": REFUSED,
     "306": REFUSED,  # a route that sleeps at night
     "310": REFUSED,  # too long

@@ -21,6 +21,7 @@ import msgspec
 
 from app.delivery.message import (
     UNANSWERED,
+    Deferral,
     DeliveryError,
     Message,
     PermanentFailure,
@@ -187,7 +188,10 @@ class Rest:
         """The failure to raise for an answer, in the vendor's words, without the address and the code."""
         words = f"{self.vendor}: {text}" if text else f"{self.vendor} refused the message."
         clean = harmless(words, message.to, digits(message.to), message.code)
-        return (PermanentFailure if fault.permanent else TransientFailure)(fault.error_class, clean)
+        if fault.permanent:
+            return PermanentFailure(fault.error_class, clean)
+        # Who stumbled (5xx) may have taken the message before; who says "too many" has not.
+        return (Deferral if fault == THROTTLED else TransientFailure)(fault.error_class, clean)
 
     def unreadable(self) -> TransientFailure:
         """The failure for a good status with a body that makes no sense: the vendor may have taken the message."""

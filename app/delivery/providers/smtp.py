@@ -30,6 +30,7 @@ from app.delivery import mime
 from app.delivery.dkim import Signer
 from app.delivery.message import (
     UNANSWERED,
+    Deferral,
     DeliveryError,
     Message,
     PermanentFailure,
@@ -261,4 +262,4 @@ def _refusal(error: SMTPResponseException, *, doubtful: bool) -> DeliveryError:
         error_class = "sender"
     else:
         error_class = "refused"
-    return (PermanentFailure if error.code >= _PERMANENT else TransientFailure)(error_class, text)
+    return (PermanentFailure if error.code >= _PERMANENT else Deferral)(error_class, text)

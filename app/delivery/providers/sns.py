@@ -1,7 +1,7 @@
 """SMS by Amazon SNS: `Publish` to a phone number (Query protocol, version 2010-03-31), signed with Signature V4.
 
 botocore signs, and finds the credentials of a machine's role where none are set; its clients and their models are not
-used. Sources: Amazon SNS API reference "Publish" (request, errors) and "Common errors".
+used. Sources: Amazon SNS API reference "Publish" (request, errors) and "Common Error Types".
 """
 
 import asyncio
@@ -46,12 +46,15 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "ThrottlingException": THROTTLED,
     "AuthorizationError": CREDENTIALS,
     "AccessDenied": CREDENTIALS,
+    "AccessDeniedException": CREDENTIALS,
+    "NotAuthorized": CREDENTIALS,
     "InvalidSecurity": CREDENTIALS,
     "InvalidClientTokenId": CREDENTIALS,
     "SignatureDoesNotMatch": CREDENTIALS,
     "IncompleteSignature": CREDENTIALS,
     "MissingAuthenticationToken": CREDENTIALS,
     "ExpiredToken": CREDENTIALS,
+    "ExpiredTokenException": CREDENTIALS,
     "OptInRequired": CREDENTIALS,
     "RequestExpired": CREDENTIALS,  # our clock is wrong
 }

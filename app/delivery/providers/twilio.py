@@ -1,7 +1,7 @@
 """SMS and WhatsApp by Twilio: one `POST` to the Message resource.
 
-Sources: Twilio docs "Message resource" for the request, "Error and Warning Dictionary" for the codes below; those from
-30001 and 63001 on mostly come with a status callback, after the message was taken.
+Sources: Twilio docs "Message resource" for the request, "Error and Warning Dictionary" (twilio.com/docs/api/errors) for
+the codes below; those from 30001 and 63001 on mostly come with a status callback, after the message was taken.
 """
 
 from collections.abc import Mapping
@@ -34,6 +34,7 @@ _SHORTEST_VALIDITY: Final = 5
 
 FAULTS: Final[Mapping[int, Fault]] = {
     20003: CREDENTIALS,  # authentication error
+    20006: CREDENTIALS,  # access denied
     20404: CREDENTIALS,  # there is no such account
     20005: ACCOUNT,  # not active
     20429: THROTTLED,
@@ -41,7 +42,6 @@ FAULTS: Final[Mapping[int, Fault]] = {
     20503: UNAVAILABLE,
     21211: RECIPIENT,  # 'To' is no valid number
     21217: RECIPIENT,
-    21604: RECIPIENT,
     21614: RECIPIENT,  # no mobile number
     21610: OPTED_OUT,  # answered STOP
     21408: UNROUTABLE,  # the country is not enabled
@@ -50,15 +50,22 @@ FAULTS: Final[Mapping[int, Fault]] = {
     21212: SENDER,  # 'From' is no valid number
     21603: SENDER,
     21606: SENDER,
-    21659: SENDER,
+    21657: SENDER,  # the name is not valid
+    21659: SENDER,  # no number of Twilio's, or a short code of another country
+    21660: SENDER,  # another account's number
     21701: SENDER,  # no such messaging service
+    21702: SENDER,  # it is not available
     21703: SENDER,  # a messaging service without senders
+    21704: SENDER,
     21705: SENDER,
+    21654: TEMPLATE,  # ContentSid required
     21655: TEMPLATE,  # no such ContentSid
     21656: TEMPLATE,  # its variables don't fit
     21611: THROTTLED,  # the sender's queue is full
     30001: THROTTLED,  # likewise
     30022: THROTTLED,
+    30017: UNAVAILABLE,  # the carrier's network is congested
+    30410: UNAVAILABLE,  # the carrier did not answer in time
     30002: ACCOUNT,  # suspended
     30003: UNROUTABLE,  # handset unreachable
     30004: OPTED_OUT,  # blocked
@@ -66,21 +73,41 @@ FAULTS: Final[Mapping[int, Fault]] = {
     30006: RECIPIENT,  # landline
     30007: REFUSED,  # filtered as spam
     30008: UNAVAILABLE,
+    30018: SENDER,  # the country demands that senders are registered
+    30024: SENDER,  # likewise
+    30032: SENDER,  # unverified toll-free number
     30034: SENDER,  # unregistered US number
+    30035: SENDER,  # a number that is still being set up
+    30023: ACCOUNT,  # the day's messages are used up
+    30027: ACCOUNT,  # likewise
+    30033: ACCOUNT,  # campaign suspended
     63001: CREDENTIALS,
+    63002: SENDER,
     63003: RECIPIENT,  # not on WhatsApp
     63007: SENDER,
+    63008: SENDER,  # misconfigured
+    63009: UNAVAILABLE,
     63010: UNAVAILABLE,
     63012: UNAVAILABLE,
     63013: REFUSED,  # against WhatsApp's policy
+    63014: OPTED_OUT,  # blocked by the recipient
+    63015: UNROUTABLE,  # the sandbox writes to who has joined it
     63016: TEMPLATE,  # outside the 24 hours only templates may be sent
+    63017: THROTTLED,
     63018: THROTTLED,
     63020: ACCOUNT,
     63021: TEMPLATE,
     63024: RECIPIENT,
     63027: TEMPLATE,  # not in this language
     63028: TEMPLATE,
+    63031: RECIPIENT,  # is the sender
+    63032: UNROUTABLE,  # a limitation of WhatsApp's
+    63033: OPTED_OUT,
     63038: ACCOUNT,  # the day's messages are used up
+    63040: TEMPLATE,  # rejected
+    63041: TEMPLATE,  # paused
+    63042: TEMPLATE,  # disabled
+    63051: ACCOUNT,  # locked
 }
 
 

@@ -104,13 +104,14 @@ BEGIN
     WITH outcome AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(p_outcomes) AS u (
             tenant_id uuid, id uuid, state text, provider text, provider_message_id text, error_class text,
-            error_text text, retry_at timestamptz, took_ms integer, tried boolean, doubtful boolean, reports boolean,
-            bounces_as text, refused text[], fallback_at timestamptz, earlier jsonb, unhealthy_class text,
-            unhealthy_text text)
+            error_text text, retry_at timestamptz, took_ms integer, tried boolean, counted boolean, doubtful boolean,
+            reports boolean, bounces_as text, refused text[], fallback_at timestamptz, earlier jsonb,
+            unhealthy_class text, unhealthy_text text)
     ), settled AS (
         UPDATE outbox o SET
             state = s.state,
-            attempts = CASE WHEN s.tried THEN o.attempts ELSE greatest(o.attempts - 1, 0) END,
+            attempts = CASE WHEN s.tried AND coalesce(s.counted, true) THEN o.attempts
+                            ELSE greatest(o.attempts - 1, 0) END,
             available_at = coalesce(s.retry_at, o.available_at),
             fallback_at = s.fallback_at,
             refused = s.refused,

@@ -3,6 +3,7 @@
 A real HTTP server in a thread of its own, so that the vendors' own clients, which block, can talk to it as well.
 """
 
+import asyncio
 import json
 import threading
 from base64 import b64decode
@@ -62,6 +63,11 @@ class Recorded:
         return b64decode(encoded).decode()
 
 
+class _Server(ThreadingHTTPServer):
+    # As many connections at once as a provider opens; the default, five, makes the others wait for seconds.
+    request_queue_size = 128
+
+
 class Recorder:
     """Serves on a free port of 127.0.0.1 while it is entered. `replies` are used up one by one, the last one stays."""
 
@@ -70,6 +76,7 @@ class Recorder:
         self.requests: list[Recorded] = []
         self.connections = 0
         self._over = threading.Event()
+        self._arrived = threading.Condition()
         recorder = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -82,13 +89,16 @@ class Recorder:
             def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                recorder.requests.append(Recorded("POST", self.path, headers, self.rfile.read(length)))
+                request = Recorded("POST", self.path, headers, self.rfile.read(length))
+                with recorder._arrived:
+                    recorder.requests.append(request)
+                    recorder._arrived.notify_all()
                 recorder._reply(self)
 
             def log_message(self, *_: object) -> None:
                 """Keeps the tests' output clean."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property
@@ -98,6 +108,15 @@ class Recorder:
     @property
     def last(self) -> Recorded:
         return self.requests[-1]
+
+    async def has(self, count: int, seconds: float = 10) -> bool:
+        """Waits until so many requests have arrived; whether they have."""
+
+        def wait() -> bool:
+            with self._arrived:
+                return self._arrived.wait_for(lambda: len(self.requests) >= count, seconds)
+
+        return await asyncio.to_thread(wait)
 
     def _reply(self, handler: BaseHTTPRequestHandler) -> None:
         reply = self.replies.popleft() if len(self.replies) > 1 else self.replies[0]

@@ -1,16 +1,25 @@
-"""What each answer of each vendor means: taken, refused for good, worth another try, or unknown."""
+"""What each answer of each vendor means: taken, refused for good, worth another try, or unknown.
 
+Each pair of channel and provider that the code knows has a row in `VENDORS`; SMTP's answers are in
+`tests/contracts/test_smtp`, but for the nonsense.
+"""
+
+import pkgutil
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import pytest
 
+from app.delivery import providers
 from app.delivery.message import UNANSWERED, DeliveryError, PermanentFailure, Provider, TransientFailure
 from app.delivery.providers.rest import Rest
+from app.errors import ConfigurationError
+from tests.contracts import test_smtp
 from tests.contracts.wire.recorder import SILENCE, Recorder, Reply
 from tests.contracts.wire.vendors import MESSAGE, installation, provider
+from tests.mailserver import mail_server
 
 
 def twilio(status: int, code: int, message: str) -> Reply:
@@ -162,7 +171,7 @@ VENDORS = (
             (msg91(200, message="Invalid mobile number 447700900123", code="202"), "recipient"),
             (msg91(400, message="Mobile no447700900123 is invalid (otp123456)"), "recipient"),
             (msg91(400, message="Template ID is missing or invalid"), "template"),
-            (msg91(200, message="Insufficient balance to send SMS", code=301), "account"),
+            (msg91(200, message="Insufficient balance to send SMS", code="301"), "account"),
             (msg91(400, message="Something new"), "refused"),
         ),
         transient=(
@@ -247,6 +256,55 @@ async def failure(vendor: Vendor, *replies: Reply, patience: float = 5) -> Deliv
 def impatient(ours: Provider, timeout: float) -> None:
     http: Rest = vars(ours)["_http"]
     http._timeout, http._client.timeout = timeout, httpx.Timeout(timeout)
+
+
+def pairs() -> set[tuple[str, str]]:
+    """Channel and name of each provider that can be chosen; the console has no vendor."""
+    found = set()
+    for name in {module.name for module in pkgutil.iter_modules(providers.__path__)} - {"console"}:
+        for channel in ("sms", "whatsapp"):
+            settings = installation("https://api.example")
+            choice: dict[str, Any] = {"sms_provider": (), "whatsapp_provider": (), f"{channel}_provider": (name,)}
+            try:
+                providers.providers_for(replace(settings, **choice))
+            except ConfigurationError as error:
+                # Any other fault of the settings is a provider that has no account in `vendors` yet.
+                if "there is no such provider" not in str(error):
+                    raise
+            else:
+                found.add((channel, name))
+    return found
+
+
+# The tests of SMTP's answers, by what a vendor's are called.
+SMTP = {
+    "taken": "a_mail_arrives_as_it_was_written",
+    "refused_for_good": "each_refusal_has_its_meaning",
+    "refused_for_now": "each_refusal_has_its_meaning",
+    "wrong_credentials": "wrong_credentials_say_so",
+    "silence": "silence_ends_at_the_timeout",
+}
+
+
+def test_every_provider_has_all_six_tests() -> None:
+    """Taken, refused for good, refused for now, wrong credentials, silence, nonsense: whoever adds one adds these."""
+    assert {(vendor.channel, vendor.name) for vendor in VENDORS} == pairs()
+    for vendor in VENDORS:
+        assert all((vendor.taken.body, vendor.receipt, vendor.permanent, vendor.transient, vendor.credentials))
+    # Silence and nonsense are the same for all of them, and asked of all of them.
+    for test in (test_silence, test_an_answer_nobody_understands):
+        assert any(mark.args[1] is VENDORS for mark in vars(test)["pytestmark"])
+    assert {f"test_{name}" for name in SMTP.values()} <= vars(test_smtp).keys()
+
+
+@pytest.mark.parametrize(("command", "error_class"), [("MAIL", "protocol"), ("RCPT", "protocol"), ("DATA", UNANSWERED)])
+async def test_a_mail_server_nobody_understands(command: str, error_class: str) -> None:
+    """No SMTP, whatever it is; after the text it may have meant "taken"."""
+    async with mail_server() as server, test_smtp.sending(server) as smtp:
+        server.answers[command].append("bananas")
+        with pytest.raises(TransientFailure) as failure:
+            await smtp.send(test_smtp.MESSAGE)
+    assert failure.value.error_class == error_class
 
 
 @every_vendor

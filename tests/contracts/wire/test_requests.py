@@ -1,7 +1,7 @@
 """What our providers put on the wire is what the vendors' own clients put there.
 
-Each test lets both send the same message to the same recorder. MSG91 and Gupshup have no client that is kept up; for
-them it is the request of their documentation.
+Each test lets both send the same message to the same recorder. Who has no client for Python is in `test_published`;
+here is what our own settings make of Gupshup's request.
 """
 
 import asyncio
@@ -215,26 +215,6 @@ async def test_meta_falls_back_to_a_translation_that_exists() -> None:
             await ours.send(replace(MESSAGE, locale="pt-BR"))
     languages = [request.json["template"]["language"]["code"] for request in recorder.requests]
     assert languages == ["pt_BR", "pt", "en", "en"]
-
-
-async def test_msg91() -> None:
-    """MSG91 docs, "Send SMS": key in a header, template, sender, and a recipient with the template's variables."""
-    with Recorder(Reply(200, {"type": "success", "message": "3763646c3058373530393938"})) as recorder:
-        async with provider(installation(recorder.url), "sms", "msg91") as ours:
-            await ours.send(MESSAGE)
-    request = recorder.last
-    assert (request.path, request.content_type) == ("/api/v5/flow", "application/json")
-    assert request.headers["authkey"] == "msg91-key"
-    [recipient] = request.json.pop("recipients")
-    assert request.json | {"recipients": None} == {
-        "template_id": "60a1b2c3d4e5f60718293a4b",
-        "short_url": "0",
-        "sender": "ACMEIN",
-        "recipients": None,
-    }
-    assert recipient.pop("mobiles") == "447700900123"
-    assert set(recipient.values()) == {"123456"}
-    assert {"otp", "VAR1"} <= recipient.keys()
 
 
 @pytest.mark.parametrize(("text", "kind"), [("Your code is 123456", "TEXT"), ("आपका कोड 123456", "UNICODE_TEXT")])

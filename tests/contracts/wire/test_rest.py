@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from app.delivery.message import UNANSWERED, DeliveryError, PermanentFailure, TransientFailure
-from app.delivery.providers.rest import Rest
+from app.delivery.providers.rest import _CONNECTIONS, Rest
 from tests.contracts.wire.recorder import SILENCE, Recorder, Reply
 from tests.contracts.wire.vendors import MESSAGE, installation, provider
 
@@ -143,12 +144,16 @@ async def test_one_connection_serves_one_message_after_another() -> None:
 async def test_more_sends_than_connections_wait_no_longer_than_the_timeout() -> None:
     """A vendor that hangs doesn't pile up work: what gets no connection in time never went out."""
     with Recorder(SILENCE) as recorder:
-        async with client(recorder.url, patience=0.3) as rest:
-            sends = [rest.form("/send", {"to": "1"}) for _ in range(70)]
-            errors = await asyncio.gather(*sends, return_exceptions=True)
-    classes = [error.error_class for error in errors if isinstance(error, TransientFailure)]
-    assert len(classes) == 70
-    assert classes.count("busy") >= 1
+        async with client(recorder.url, patience=20) as rest:
+            hanging = [asyncio.create_task(rest.form("/send", {"to": "1"})) for _ in range(_CONNECTIONS)]
+            assert await recorder.has(_CONNECTIONS)
+            rest._client.timeout = httpx.Timeout(0.1)
+            late = await asyncio.gather(*(rest.form("/send", {"to": "1"}) for _ in range(6)), return_exceptions=True)
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
+    assert [error.error_class for error in late if isinstance(error, TransientFailure)] == ["busy"] * 6
+    assert len(recorder.requests) == _CONNECTIONS
 
 
 @pytest.mark.parametrize(("channel", "name"), [("sms", "msg91"), ("whatsapp", "meta")])
