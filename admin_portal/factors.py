@@ -1,27 +1,22 @@
-"""Admins' second factors: the step that a sign-in has after the code, looking after one's own, resetting a tenant's."""
+"""Admins' second factors: the step that a sign-in has after the code, and looking after one's own."""
 
 from typing import Final
 
 from litestar import get, post
 from litestar.datastructures import Cookie
-from litestar.params import FromPath
 
-from admin_portal.desk import desk
 from admin_portal.guards import (
     ANYONE,
     HOME,
-    MANAGER,
     SIGN_IN,
     VIEWER,
-    fresh,
     own_path,
     sign_in_address,
     signed_in,
 )
-from admin_portal.views import show
 from app.auth.devices import LIFETIME as DEVICE_LIFETIME
-from app.auth.sessions import HalfSignIn, Outcome, SignIn
-from app.web.browser import ADMIN, Answer, jar_of, redirect, visitor
+from app.auth.signing_in import HalfSignIn, Outcome, SignIn
+from app.web.browser import ADMIN, Answer, jar_of, redirect
 from app.web.factor_pages import FactorPages
 from app.web.second_step import Finished, SecondStep
 from app.web.services import AnyRequest, services
@@ -91,38 +86,7 @@ async def backup_codes(request: AnyRequest) -> Answer:
     return await _pages(request).backup_codes(request)
 
 
-@get("/tenants/{slug:str}/reset-factor", opt=MANAGER)
-async def ask_reset(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """What resetting a tenant's second factor does."""
-    tenant = await desk(request).tenants.get(slug)
-    return await show(
-        request,
-        "admin/confirm.html",
-        section="tenants",
-        heading=f"Reset the second factor of {tenant.name}?",
-        what="For somebody who lost phone and backup codes, and whom you know. Both stop working, whoever signed in "
-        "by the contact is signed out, and the contact is told.",
-        action=f"/admin/tenants/{slug}/reset-factor",
-        label="Reset the second factor",
-        back=f"/admin/tenants/{slug}",
-    )
-
-
-@post("/tenants/{slug:str}/reset-factor", opt=MANAGER)
-async def reset(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Takes it away. Needs a young sign-in, as a change of the contact does."""
-    await ADMIN.form(request)
-    if not fresh(request):
-        return redirect(sign_in_address(f"/admin/tenants/{slug}/reset-factor", "again"))
-    tenant = await desk(request).tenants.get(slug)
-    actor, client = signed_in(request).actor, visitor(request)
-    done = await services(request).factors.reset(tenant.id, "tenant", tenant.id, actor=actor, client=client)
-    return redirect(f"/admin/tenants/{slug}?done={'factor-reset' if done else 'no-factor'}")
-
-
 HANDLERS: Final = (
-    ask_reset,
-    reset,
     ask,
     check,
     check_enrolment,

@@ -8,7 +8,8 @@ import json
 import uvicorn
 from litestar import Litestar, post
 
-from app.cli.web import listen, server_config
+from app.cli.listening import listen
+from app.cli.web import server_config
 
 
 @post("/", status_code=200)

@@ -5,7 +5,18 @@ from typing import Final
 from litestar import Router
 from litestar.openapi.spec import Tag
 
-from admin_portal.api import actions, branding, files, members, people, records, tenants
+from admin_portal.api import (
+    actions,
+    branding,
+    factors,
+    files,
+    invitations,
+    member_files,
+    members,
+    people,
+    records,
+    tenants,
+)
 from admin_portal.api.guards import guarded
 from admin_portal.api.once import DoneOnce
 
@@ -14,5 +25,5 @@ TAGS: Final = (Tag(name="Admin", description="With an API key that has a role, o
 
 def routes() -> Router:
     """The admin API. Raises `ConfigurationError` for a route that doesn't say who may call it."""
-    modules = (tenants, branding, actions, files, records, people, members)
+    modules = (tenants, branding, actions, factors, files, records, people, members, member_files, invitations)
     return guarded((handler for module in modules for handler in module.HANDLERS), [DoneOnce()], tags=["Admin"])

@@ -1,6 +1,5 @@
 """Challenges: a code is asked for, sent again, checked. One statement a step; see `sql/challenges.sql`."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,30 +11,15 @@ from app.auth import codes
 from app.auth.credentials import SessionKind
 from app.auth.devices import KnownDevice, read_device_token
 from app.auth.limits import AddressLimiter
-from app.auth.sessions import Outcome, Sessions
-from app.errors import (
-    AlreadyExists,
-    ChannelUnavailable,
-    CodeExpired,
-    ContactMissing,
-    DeliveryFailed,
-    FieldError,
-    Forbidden,
-    GatehouseError,
-    InvalidCode,
-    InvalidRequest,
-    RateLimited,
-    TenantNotFound,
-    TenantSuspended,
-    TooManyAttempts,
-)
+from app.auth.sessions import Sessions
+from app.auth.signing_in import Outcome
+from app.auth.standing import Status, concealed_state, disclosed_state, ended, refusal, seconds_until
+from app.errors import CodeExpired, DeliveryFailed, InvalidCode, RateLimited, TooManyAttempts
 from app.keys import KeyRing, keyed_hash
 from app.settings import Settings
 from app.storage import SYSTEM_SLUG
 from app.storage.db import Database, Row
 from app.tenants.rules import check_slug, normalise_email, normalise_phone
-
-State = Literal["queued", "sent", "delivered", "failed", "expired", "used"]
 
 _REQUEST: Final = f"SELECT * FROM fn.request_code({', '.join(f'${n}' for n in range(1, 29))})"
 _OPEN: Final = "SELECT * FROM fn.open_challenge($1, $2, $3, $4)"
@@ -43,17 +27,6 @@ _RESEND: Final = f"SELECT * FROM fn.resend_code({', '.join(f'${n}' for n in rang
 _COUNT: Final = "SELECT * FROM fn.count_attempt($1, $2, $3, $4)"
 _FAIL: Final = "SELECT fn.fail_attempt($1, $2, $3, $4)"
 _STATUS: Final = "SELECT * FROM fn.challenge_status($1, $2, $3, $4)"
-
-# A stranger sees "sent" this long after asking, whatever really happened.
-_CONCEALED_QUEUED_SECONDS: Final = 2
-_DELIVERY_STATES: Final[dict[str, State]] = {
-    "queued": "queued",
-    "sending": "queued",
-    "sent": "sent",
-    "delivered": "delivered",
-    "failed": "failed",
-    "expired": "expired",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,40 +84,6 @@ class Proof:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where a challenge stands. `error` is for disclosed callers only."""
-
-    state: State
-    channel: str | None
-    expires_in: int
-    attempts_left: int
-    error: str | None = None
-
-
-def seconds_until(moment: datetime, now: datetime) -> int:
-    """Whole seconds from `now`, rounded up, never negative."""
-    return max(0, math.ceil((moment - now).total_seconds()))
-
-
-def concealed_state(now: datetime, sent_at: datetime, expires_at: datetime, end_reason: str | None) -> State:
-    """What a stranger is told: a function of the challenge's own life, so a decoy lives the same one."""
-    if end_reason == "used":
-        return "used"
-    if expires_at <= now or end_reason in {"void", "expired"}:
-        return "expired"
-    return "sent" if (now - sent_at).total_seconds() >= _CONCEALED_QUEUED_SECONDS else "queued"
-
-
-def disclosed_state(now: datetime, expires_at: datetime, end_reason: str | None, delivery: str | None) -> State:
-    """What really happened to the latest code."""
-    if end_reason == "used":
-        return "used"
-    if expires_at <= now or end_reason in {"void", "expired"}:
-        return "expired"
-    return _DELIVERY_STATES.get(delivery or "queued", "expired")
-
-
 class Challenges:
     """Asks for codes and checks them, for every face. What must never be skipped happens in the statements."""
 
@@ -199,8 +138,8 @@ class Challenges:
     async def issue(self, realm: Realm, wish: "Wish", client: Client, device: KnownDevice | None) -> Issued | None:
         """Sends the code that is wished for; None where none is needed and the wish allows for that.
 
-        One round trip. The caller has called `admit`. Raises what `request` does, and with `disclose` `Forbidden` and
-        `AlreadyExists` for claims.
+        One round trip. The caller has called `admit`. Raises what `request` does, for a registration `InvalidRequest`
+        where it has to come with a password, and with `disclose` `Forbidden` and `AlreadyExists` for claims.
         """
         now = self._clock()
         challenge_id = codes.new_challenge_id()
@@ -260,7 +199,7 @@ class Challenges:
         await self._limiter.spend(now, client.ip)
         opened = await self._row(_OPEN, now, realm.slug, self.stand_in(realm), identity)
         if opened["outcome"] != "open":
-            raise _ended(opened["outcome"], opened["expires_at"], now)
+            raise ended(opened["outcome"], opened["expires_at"], now)
         generation = opened["generation"]
         made = codes.candidates(self._ring.current, identity, generation + 1)
         row = await self._row(
@@ -327,7 +266,7 @@ class Challenges:
         now = self._clock()
         row = await self._row(_COUNT, now, realm.slug, self.stand_in(realm), identity)
         if row["outcome"] != "counted":
-            raise _ended(row["outcome"], row["expires_at"], now)
+            raise ended(row["outcome"], row["expires_at"], now)
         keys = self._ring.find(row["key_id"])
         if keys is None:
             # Its secret has left the ring: nothing can prove this code any more.
@@ -367,7 +306,7 @@ class Challenges:
             policy = "hourly" if outcome == "rate-limited" else "cooldown"
             raise RateLimited(seconds_until(row["retry_at"], row["asked_at"]), policy=policy)
         if outcome != "accepted":
-            raise _refusal(outcome, row["retry_at"], now)
+            raise refusal(outcome, row["retry_at"], now)
         self._wake_worker()
         return Issued(
             codes.show_challenge_id(challenge_id),
@@ -404,38 +343,3 @@ def read_identifier(identifier: str | None) -> tuple[str | None, str | None]:
     if "@" in identifier:
         return normalise_email(identifier, "/identifier"), None
     return None, normalise_phone(identifier, "/identifier", None)
-
-
-def _ended(outcome: str, expires_at: datetime | None, now: datetime) -> GatehouseError:
-    if outcome == "too-many-attempts" and expires_at is not None:
-        return TooManyAttempts(seconds_until(expires_at, now))
-    return CodeExpired()
-
-
-def _refusal(outcome: str, expires_at: datetime | None, now: datetime) -> GatehouseError:
-    match outcome:
-        case "tenant-not-found":
-            return TenantNotFound()
-        case "tenant-suspended":
-            return TenantSuspended()
-        case "contact-missing":
-            return ContactMissing()
-        case "recipient-unknown":
-            return ContactMissing("Nobody here has this email address or phone number.")
-        case "password-missing":
-            return InvalidRequest(FieldError("/password", "This organisation asks for a password first."))
-        case "registration-closed":
-            return Forbidden("Nobody can register here by themselves.")
-        case "address-taken":
-            return AlreadyExists("Somebody here has this email address or phone number already.")
-        case "channel-unavailable":
-            return ChannelUnavailable()
-        case "identifier-missing":
-            return InvalidRequest(
-                FieldError(
-                    "/identifier",
-                    "This organisation asks for the email address or phone number of its contact.",
-                )
-            )
-        case _:
-            return _ended(outcome, expires_at, now)

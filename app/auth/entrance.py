@@ -7,11 +7,13 @@ from typing import Final, Literal
 from uuid import UUID
 
 from app.audit.log import Client
-from app.auth.challenges import Challenges, Issued, Realm, Wish, read_identifier, seconds_until
+from app.auth.challenges import Challenges, Issued, Realm, Wish, read_identifier
 from app.auth.credentials import MfaToken, SessionKind
 from app.auth.devices import KnownDevice, read_device_token
 from app.auth.passwords import Passwords, check_new
-from app.auth.sessions import Outcome, Sessions
+from app.auth.sessions import Sessions
+from app.auth.signing_in import Outcome
+from app.auth.standing import seconds_until
 from app.errors import CodeExpired, FieldError, InvalidCredentials, InvalidRequest, RateLimited
 from app.keys import KeyRing
 from app.settings import Settings
@@ -139,8 +141,8 @@ class Entrance:
         prove, and a session begins.
 
         An address that somebody here has already gets the same answer, and its owner is told. Raises `InvalidRequest`,
-        `RateLimited`; with `disclose` also `Forbidden` where nobody may register, and `AlreadyExists`; `CodeExpired`
-        for a token that is over.
+        also where everybody signs in with a password and none is given, and `RateLimited`; with `disclose` also
+        `Forbidden` where nobody may register, and `AlreadyExists`; `CodeExpired` for a token that is over.
         """
         email = normalise_email(newcomer.email) if newcomer.email else None
         phone = normalise_phone(newcomer.phone_number) if newcomer.phone_number else None

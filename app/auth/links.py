@@ -10,7 +10,8 @@ from typing import Final, Literal
 from uuid import UUID, uuid4
 
 from app.audit.log import Actor, Client
-from app.auth.sessions import Outcome, Sessions
+from app.auth.sessions import Sessions
+from app.auth.signing_in import Outcome
 from app.errors import CodeExpired
 from app.keys import base64url
 from app.storage.db import Database

@@ -14,7 +14,7 @@ from app.auth.passwords import Passwords, check_new
 from app.auth.sessions import LiveSession, Sessions
 from app.errors import CodeExpired, FieldError, Forbidden, InvalidRequest, InvalidToken, NotFound
 from app.members import changes, effects
-from app.members.model import Member
+from app.members.model import SELECTED, Member
 from app.settings import Settings
 from app.storage.db import Database, Row
 from app.tenants.rules import normalise_email, normalise_phone
@@ -32,6 +32,9 @@ _UPDATE_HASH: Final = """
 UPDATE members SET password_hash = $3, version = version + 1, updated_at = greatest($4, updated_at)
 WHERE tenant_id = $1 AND id = $2
 """
+# What was theirs already and is proven only now is no change of the member.
+_NOTE_PROVEN: Final = "SELECT fn.note_proven($1, $2, $3, $4)"
+_READ: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND id = $2"
 _CONSENTS: Final = """
 SELECT id, document, version, given_at, withdrawn_at FROM consents
 WHERE tenant_id = $1 AND member_id = $2 ORDER BY given_at, id
@@ -62,6 +65,15 @@ class OwnAccount:
         self._clock = clock
         self._wake_worker = wake_worker
         self._channels = frozenset(settings.providers)
+
+    async def member(self, session: LiveSession) -> Member:
+        """Who is signed in, as stored by now. Raises `Forbidden`, `InvalidToken`."""
+        _check_member(session)
+        async with self._db.tenant(session.tenant_id) as connection:
+            row = await connection.fetchrow(_READ, session.tenant_id, session.subject.id)
+        if row is None:
+            raise InvalidToken
+        return Member.of(row)
 
     async def claim_contact(
         self,
@@ -115,6 +127,8 @@ class OwnAccount:
                 self._channels,
                 keep=session.session_id,
             )
+            way = "email" if contact == "email" else "sms"
+            await connection.execute(_NOTE_PROVEN, proof.at, after.tenant_id, after.id, way)
         # A request that still read the old address may have committed while we were at it.
         async with self._db.tenant(session.tenant_id) as connection:
             await effects.void_codes(connection, proof.at, session.tenant_id, session.subject.id)
@@ -172,6 +186,14 @@ class OwnAccount:
         if member is None or member.status != "active":
             raise InvalidToken
         return member
+
+    def is_recent(self, session: LiveSession) -> bool:
+        """Whether this session may change contacts and the password: a page says so before anything is typed."""
+        try:
+            self._check_recent(session)
+        except Forbidden:
+            return False
+        return True
 
     def _check_recent(self, session: LiveSession) -> None:
         _check_member(session)

@@ -78,3 +78,8 @@ def _common() -> frozenset[str]:
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415
 
     return frozenset(word for word in FREQUENCY_LISTS["passwords"] if len(word) >= SHORTEST)
+
+
+def password_wanted() -> InvalidRequest:
+    """What whoever registers without one is told where everybody signs in with a password."""
+    return InvalidRequest(FieldError("/password", "This organisation asks for a password."))

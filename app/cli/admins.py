@@ -8,6 +8,7 @@ from app.auth.admins import ROLES, Admin
 from app.auth.api_keys import SCOPES, ApiKey
 from app.auth.links import LIFETIME, Links
 from app.auth.sessions import Sessions
+from app.cli.factors import Owner, reset_factors_of
 from app.cli.output import print_json, print_table
 from app.cli.services import OPERATOR, SHELL, Services, now, with_services
 from app.errors import NotFound
@@ -64,10 +65,14 @@ def login_link(email: str, as_json: bool) -> None:
 @click.argument("email")
 def reset_factors(email: str) -> None:
     """Take away the second factor of an admin who lost it, and end their sessions. Audited; the admin is told."""
-    if with_services(lambda s: _reset_factors(s, email)):
-        print(f"{email} has no second factor any more. Where one is required, the next sign-in sets a new one up.")
-    else:
-        print(f"{email} had no second factor.")
+
+    async def find(services: Services) -> Owner:
+        found = await services.admins.find(email)
+        if found is None:
+            raise NotFound(f"No admin has the address {email}.")
+        return SYSTEM_TENANT, "admin", found.id
+
+    reset_factors_of(email, find)
 
 
 @click.group()
@@ -116,13 +121,6 @@ async def _login_link(services: Services, email: str) -> str:
     links = Links(services.db, Sessions(services.db, KeyRing(settings.secret_keys), settings, now), now)
     token = await links.create(SYSTEM_TENANT, ("admin", found.id), OPERATOR, SHELL)
     return f"{settings.public_url}/admin/link/{token}"
-
-
-async def _reset_factors(services: Services, email: str) -> bool:
-    found = await services.admins.find(email)
-    if found is None:
-        raise NotFound(f"No admin has the address {email}.")
-    return await services.factors.reset(SYSTEM_TENANT, "admin", found.id, actor=OPERATOR, client=SHELL)
 
 
 def _admin_row(admin: Admin) -> list[object]:

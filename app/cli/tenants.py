@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from app.cli.factors import Owner, reset_factors_of
 from app.cli.import_export import export, import_
 from app.cli.output import print_fields, print_json, print_table, warn
 from app.cli.services import OPERATOR, SHELL, Services, with_services
@@ -142,6 +143,18 @@ def unlock(slug: str, as_json: bool) -> None:
         print_json({"unlocked": unlocked})
     else:
         print(f"{slug} is unlocked." if unlocked else f"There was nothing to unlock for {slug}.")
+
+
+@tenant.command("reset-factors")
+@click.argument("slug")
+def reset_factors(slug: str) -> None:
+    """Take away the second factor of a tenant that lost it, and end its sessions. Audited; the contacts are told."""
+
+    async def find(services: Services) -> Owner:
+        found = await services.tenants.get(slug)
+        return found.id, "tenant", found.id
+
+    reset_factors_of(slug, find)
 
 
 tenant.add_command(import_)

@@ -32,7 +32,7 @@ _DEFAULT: Final = "en"
 # The parts of a message that the layouts of an email set.
 _PARTS: Final = ("preheader", "heading", "lead", "note", "origin", "closing")
 _NOTICES: Final = frozenset(
-    {"contact_changed", "factor_changed", "address_taken", "own_contact_changed", "password_changed"}
+    {"contact_changed", "factor_changed", "address_taken", "own_contact_changed", "password_changed", "invited"}
 )
 # What a code is for, where its message says so.
 _PURPOSES: Final = {"register": "welcome", "contact": "confirm"}
@@ -90,7 +90,7 @@ class _Words:
 
 
 class Renderer:
-    """Renders messages, each in the language of whoever asked, else the tenant's, else English.
+    """Renders messages, each in the language of whoever asked or is told, else the tenant's, else English.
 
     `public_url` is where links lead, and the host that SMS autofill is bound to when it is https. Without a `ring`
     emails have no "it wasn't me" link, without `brandings` every tenant looks the same.
@@ -184,6 +184,7 @@ class Renderer:
             **facts(claimed, str(words.locale), now),
             "code": code,
             "tenant": one_line(claimed.tenant_name or ""),
+            "register_url": f"{self._public_url}/t/{claimed.tenant_slug}/register",
         }
         subject = html = None
         if claimed.channel == "email":
@@ -210,7 +211,8 @@ class Renderer:
 
     def _words_for(self, claimed: Claimed) -> _Words:
         message = _message_name(claimed)
-        for tag in (claimed.challenge_locale, claimed.tenant_locale, _DEFAULT):
+        told = (claimed.payload or {}).get("locale")
+        for tag in (claimed.challenge_locale, told, claimed.tenant_locale, _DEFAULT):
             locale = locale_of(tag)
             if locale and (template := self._words.get(locale.language)):
                 return _Words(template, message, locale)
@@ -228,6 +230,8 @@ class Renderer:
         if claimed.kind == "code":
             page["intro"] = branding.email_intro and one_line(wording.fill(branding.email_intro, known))
             page["link"] = self._disowning_link(words.line("link", context), claimed)
+        elif words.message == "invited":
+            page["link"] = {"label": words.line("link", context), "url": known["register_url"]}
         plain = claimed.kind == "code" and not branding.code_in_subject
         subject = words.line("subject_plain" if plain else "subject", context)
         html = self._html.render(

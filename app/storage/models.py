@@ -535,6 +535,7 @@ class HalfSignIn(Base):
     challenge_id: Mapped[UUID | None]
     device_id: Mapped[UUID | None]
     device_name: Mapped[str | None]
+    remember_device: Mapped[bool] = mapped_column(server_default=text("false"))
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default="5")
     created_at: Mapped[datetime]

@@ -147,8 +147,10 @@ async def test_who_is_a_member_is_not_told(
             for status in statuses[1:]:
                 same(statuses[0], status)
         path = f"/api/v1/tenants/{tenant.slug}/members"
-        answers = [await http.post(path, {"name": "Eve", "email": name}) for name in who]
-        unknown = await http.post(f"/api/v1/tenants/no-{uuid4().hex}/members", {"name": "Eve", "email": who[0]})
+        # Whoever asks for a password wants one of newcomers too, which shows; who has an address does not.
+        eve = {"name": "Eve", "password": "six long words nobody will guess"}
+        answers = [await http.post(path, eve | {"email": name}) for name in who]
+        unknown = await http.post(f"/api/v1/tenants/no-{uuid4().hex}/members", eve | {"email": who[0]})
         for answer in [*answers[1:], unknown]:
             same(answers[0], answer)
 
@@ -225,3 +227,37 @@ async def test_taken_addresses_are_not_told_to_members(
         assert (await http.auth("PUT", "contacts", token, json={"email": "x@home.example"})).status_code == 403
     told = "SELECT count(*) FROM outbox WHERE tenant_id = $1 AND kind = 'notice' AND destination = 'bo@home.example'"
     assert await count(db, told, tenant.id) == 1
+
+
+async def test_own_history_does_not_tell_a_taken_address(
+    settings: Settings, clock: Clock, db: Database, ring: KeyRing
+) -> None:
+    """After a claim, a resend and a wrong code the claimer's history reads the same for a taken and a free address, and
+    nothing of it stands in the history of whoever has the address.
+    """
+    tenant = await add_tenant(db, clock())
+    await add_member(db, clock(), tenant, email=EMAIL)
+    holder = await add_member(db, clock(), tenant, email="bo@home.example")
+    histories = []
+    async with serve(settings, clock) as http:
+        asked = (await http.otp(tenant.slug, "request", {"identifier": EMAIL})).json()
+        proof = {"challenge_id": asked["challenge_id"], "code": await current_code(db, ring, asked["challenge_id"])}
+        token = (await http.otp(tenant.slug, "verify", proof)).json()["access_token"]
+        known = len((await http.auth("GET", "events", token)).json()["events"])
+        for address in ("bo@home.example", "fr@home.example"):
+            claim = (await http.auth("PUT", "contacts", token, json={"email": address})).json()
+            clock.forward(seconds=61)
+            sent = await http.otp(tenant.slug, "resend", {"challenge_id": claim["challenge_id"]})
+            assert sent.status_code == 202
+            guess = {"challenge_id": claim["challenge_id"], "code": "0" * claim["code_length"]}
+            assert (await http.auth("POST", "contacts/confirm", token, json=guess)).status_code == 401
+            events = (await http.auth("GET", "events", token)).json()["events"]
+            for event in events:
+                event["at"] = ""
+                event["data"].pop("this_hour", None)  # how many addresses were claimed, taken or not
+            histories.append(events[: len(events) - known])
+            known = len(events)
+    taken, free = histories
+    assert [event["action"] for event in free] == ["code.wrong", "code.resent", "code.requested"]
+    assert taken == free
+    assert await count(db, "SELECT count(*) FROM audit_events WHERE subject_id = $1", holder) == 0

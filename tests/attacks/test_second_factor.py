@@ -15,7 +15,8 @@ from app.auth.challenges import Challenges, Realm
 from app.auth.credentials import MfaToken
 from app.auth.factors.service import Holder
 from app.auth.links import Links
-from app.auth.sessions import HalfSignIn, Sessions, SignIn
+from app.auth.sessions import Sessions
+from app.auth.signing_in import HalfSignIn, SignIn
 from app.errors import CodeExpired, Forbidden, GatehouseError, InvalidCode, TooManyAttempts
 from app.keys import KeyRing
 from app.settings import Settings

@@ -7,13 +7,15 @@ from uuid import UUID
 import pytest
 
 from app.audit.log import Actor, Client
+from app.auth.admin_sessions import STEP_UP
 from app.auth.admins import Admins
 from app.auth.challenges import Challenges, Realm
 from app.auth.encryption import Tampered
 from app.auth.factors.rekeying import reencrypt_apps, reencrypt_backup_codes
 from app.auth.factors.second_steps import GUESSES_A_DAY
 from app.auth.factors.service import RECENT, Holder
-from app.auth.sessions import HalfSignIn, Sessions, SignIn
+from app.auth.sessions import Sessions
+from app.auth.signing_in import HalfSignIn, SignIn
 from app.errors import (
     CodeExpired,
     Forbidden,
@@ -29,11 +31,14 @@ from app.settings import Settings
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database, Row
 from app.tenants.service import Tenants
+from app.web import csrf
+from tests.adminapi import admin_api
 from tests.admins import add_admin
 from tests.conftest import Clock
 from tests.contracts.test_cli import Shell, environment, gatehouse
 from tests.factors import OWNER, App, Door, Person
-from tests.people import add_tenant, count, whole
+from tests.http import BASE_URL, serve
+from tests.people import add_member, add_tenant, count, whole
 
 __all__ = ["environment", "gatehouse"]
 
@@ -291,6 +296,76 @@ async def test_an_operator_resets_an_admins(door: Door, gatehouse: Shell) -> Non
     assert (missing.returncode, "No admin has the address" in missing.stderr) == (2, True)
     assert await count(door.db, f"{EVENTS} AND subject_id = $3", SYSTEM_TENANT, "factor.reset", admin.id) == 1
     assert isinstance(await door.by_code(Realm.admins(), identifier=admin.email), SignIn)
+
+
+@pytest.mark.parametrize("kind", ["tenant", "member"])
+async def test_an_operator_resets_a_tenants_and_a_members(door: Door, gatehouse: Shell, kind: str) -> None:
+    """`gatehouse tenant|member reset-factors`: once, named in the log, and told to the contact."""
+    tenant = await add_tenant(door.db, door.clock())
+    email = f"ana@{tenant.slug}.example"
+    member_id = await add_member(door.db, door.clock(), tenant, email=email)
+    identifier, subject_id = (email, member_id) if kind == "member" else (None, tenant.id)
+    realm = Realm.of(tenant.slug)
+    session = await door.live(whole(await door.by_code(realm, identifier=identifier)))
+    app = App.scan(await door.factors.enrol(Holder.of(session)), door.clock)
+    await door.factors.confirm(session, app.code(), OWNER)
+    who = [identifier] if identifier else []
+    for said in ("has no second factor any more", "had no second factor"):
+        done = await asyncio.to_thread(gatehouse, kind, "reset-factors", tenant.slug, *who)
+        assert (done.returncode, said in done.stdout) == (0, True), done.stderr
+    missing = await asyncio.to_thread(gatehouse, kind, "reset-factors", "nobody-at-all", *who)
+    assert (missing.returncode, missing.stdout) == (2, "")
+    sql = f"{EVENTS} AND subject_id = $3 AND subject_kind = $4 AND actor_kind = 'operator'"
+    assert await count(door.db, sql, tenant.id, "factor.reset", subject_id, kind) == 1
+    told = (await rows(door.db, NOTICES, tenant.id))[-1]
+    assert (told["payload"]["change"], told["destination"]) == ("reset", identifier or tenant.email)
+    assert isinstance(await door.by_code(realm, identifier=identifier), SignIn)
+
+
+async def test_the_admin_api_resets_them(door: Door, settings: Settings) -> None:
+    """204 by a manager, 404 where there is nothing or the member is another tenant's, 403 for a viewer."""
+    person, other = await door.enrolled(), await door.enrolled()
+    member_id = await add_member(door.db, door.clock(), person.tenant, email=f"ana@{person.tenant.slug}.example")
+    realm, identifier = person.realm, f"ana@{person.tenant.slug}.example"
+    session = await door.live(whole(await door.by_code(realm, identifier=identifier)))
+    app = App.scan(await door.factors.enrol(Holder.of(session)), door.clock)
+    await door.factors.confirm(session, app.code(), OWNER)
+    own, foreign = f"/tenants/{person.tenant.slug}", f"/tenants/{other.tenant.slug}"
+    async with serve(settings, door.clock) as http:
+        viewer, manager = [await admin_api(http, door.db, door.clock, role) for role in ("viewer", "manager")]
+        for path in (f"{own}/factors", f"{own}/members/{member_id}/factors"):
+            assert (await viewer("DELETE", path)).status_code == 403
+        refused = await manager("DELETE", f"{foreign}/members/{member_id}/factors")
+        assert (refused.status_code, refused.json()["code"]) == (404, "not-found")
+        assert isinstance(await door.by_code(realm, identifier=identifier), HalfSignIn)
+        for path in (f"{own}/factors", f"{own}/members/{member_id}/factors"):
+            assert (await manager("DELETE", path)).status_code == 204
+            assert (await manager("DELETE", path)).status_code == 404
+    assert await door.sessions.list(session) == []
+    assert isinstance(await door.by_code(realm, identifier=identifier), SignIn)
+    assert isinstance(await door.by_code(realm), SignIn)
+    assert isinstance(await door.by_code(other.realm), HalfSignIn)
+    by_key = f"{EVENTS} AND actor_kind = 'api-key'"
+    assert await count(door.db, by_key, person.tenant.id, "factor.reset") == 2
+
+
+async def test_an_admin_resets_with_a_young_sign_in(door: Door, settings: Settings) -> None:
+    """By a page of ours: an hour after signing in 403, and nothing is taken away."""
+    person = await door.enrolled()
+    admin = await add_admin(door.db, door.clock, "manager")
+    link = await door.links.create(SYSTEM_TENANT, ("admin", admin.id), Actor("operator"), Client("cli"))
+    cookie = whole(await door.links.use(link, Client("page"))).cookie or ""
+    signed_in = {"Cookie": f"gh_admin={cookie}"}
+    ours = signed_in | {"Origin": BASE_URL, "X-CSRF-Token": csrf.token(door.ring.current, "admin", cookie)}
+    tenant = f"/api/v1/admin/tenants/{person.tenant.slug}"
+    async with serve(settings, door.clock) as http:
+        for _ in range(STEP_UP // timedelta(minutes=10)):
+            door.clock.forward(minutes=10)
+            assert (await http.client.get(tenant, headers=signed_in)).status_code == 200
+        refused = await http.client.delete(f"{tenant}/factors", headers=ours)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert "Sign in again" in refused.json()["detail"]
+    assert isinstance(await door.by_code(person.realm), HalfSignIn)
 
 
 async def test_wrong_codes_of_a_day_are_counted(door: Door) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -26,12 +27,13 @@ from app.storage.redis import Accelerator
 from app.tenants.service import Tenants
 from app.worker import derive
 from tests.conftest import Clock
-from tests.people import SomeTenant, add_tenant, count
+from tests.people import SomeTenant, add_member, add_tenant, count, whole
 from tests.ways import Way
 
 CLIENT = Client("api", "203.0.113.9", "Firefox", "r")
 PHONE = "+447700900123"
 AWAY = TransientFailure("unavailable", "the gateway is down")
+ANA, ANAS_PHONE = "ana@home.example", "+447700900456"
 GONE = PermanentFailure("recipient", "no such number")
 
 
@@ -93,8 +95,23 @@ class Installation:
         usual = {"phone_number": PHONE, "otp_delivery_method": "sms", "fallback_methods": ["email"]}
         return await add_tenant(self.db, self.clock(), **{**usual, **fields})
 
-    async def ask(self, tenant: SomeTenant, channel: str | None = None) -> str:
-        return (await self.challenges.request(Realm.of(tenant.slug), CLIENT, channel=channel)).challenge_id
+    async def ask(self, tenant: SomeTenant, channel: str | None = None, identifier: str | None = None) -> str:
+        realm = Realm.of(tenant.slug)
+        return (await self.challenges.request(realm, CLIENT, channel=channel, identifier=identifier)).challenge_id
+
+    async def member(self, tenant: SomeTenant, **fields: Any) -> UUID:
+        """Somebody with both addresses, who prefers SMS."""
+        usual = {"email": ANA, "phone_number": ANAS_PHONE, "preferred_method": "sms"}
+        return await add_member(self.db, self.clock(), tenant, **{**usual, **fields})
+
+    async def proven(self, member_id: UUID) -> list[str]:
+        """Which addresses of a member are known to be theirs."""
+        async with self.db.every_tenant() as connection:
+            row = await connection.fetchrow(
+                "SELECT email_verified_at AS email, phone_verified_at AS phone FROM members WHERE id = $1", member_id
+            )
+        assert row is not None
+        return [name for name, at in row.items() if at]
 
     async def status(self, tenant: SomeTenant, challenge_id: str) -> tuple[str, str | None, str | None]:
         """What a disclosed caller is told: state, channel, error."""
@@ -216,6 +233,82 @@ async def test_a_fallback_needs_a_contact_and_a_provider(
     async with here.working():
         await (here.email if channel == "email" else here.whatsapp).next()
     assert await here.rows(tenant) == [("sms", "failed"), (channel, "sent")]
+
+
+async def test_a_members_code_finds_another_way_to_the_member(here: Installation) -> None:
+    """By the tenant's methods, to the member's own address and not to the tenant's; what it proves isn't known."""
+    here.a.answers, here.b.answers = [GONE], [GONE]
+    tenant = await here.tenant()
+    member_id = await here.member(tenant)
+    challenge_id = await here.ask(tenant, identifier=ANA)
+    async with here.working():
+        mail = await here.email.next()
+    assert mail.to == ANA
+    assert await here.rows(tenant) == [("sms", "failed"), ("email", "sent")]
+    outcome = await here.challenges.verify(Realm.of(tenant.slug), challenge_id, code_in(mail), CLIENT)
+    assert whole(outcome).subject.id == member_id
+    assert await here.proven(member_id) == []
+    (contact,) = await DeliveryHealth(here.db).unhealthy(tenant.id)
+    assert (contact.subject_id, contact.channel) == (member_id, "sms")
+
+
+async def test_two_ways_to_one_number_prove_it(here: Installation) -> None:
+    """SMS, then WhatsApp: whoever has the code has the phone."""
+    here.a.answers, here.b.answers = [GONE], [GONE]
+    tenant = await here.tenant(fallback_methods=["whatsapp", "email"])
+    member_id = await here.member(tenant)
+    challenge_id = await here.ask(tenant, identifier=ANAS_PHONE)
+    async with here.working():
+        message = await here.whatsapp.next()
+    await here.challenges.verify(Realm.of(tenant.slug), challenge_id, code_in(message), CLIENT)
+    assert await here.proven(member_id) == ["phone"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "goes_on"),
+    [
+        ({"must_verify": True}, True),
+        ({"must_verify": True, "phone_verified_at": True}, False),
+        ({"must_verify": True, "phone_verified_at": True, "email_verified_at": True}, True),
+        ({"email": None}, False),
+    ],
+)
+async def test_a_members_code_goes_only_where_it_counts(
+    here: Installation, fields: dict[str, Any], goes_on: bool
+) -> None:
+    """An address that somebody else may have typed gets nobody's code; nor does the tenant's own."""
+    here.a.answers, here.b.answers = [GONE], [GONE]
+    tenant = await here.tenant()
+    times = {name: here.clock() for name in fields if name.endswith("_at")}
+    await here.member(tenant, **fields | times)
+    await here.ask(tenant, identifier=ANAS_PHONE)
+    async with here.working():
+        await (here.email.next() if goes_on else here.b.asked_times(1))
+    assert await here.rows(tenant) == [("sms", "failed"), *([("email", "sent")] if goes_on else [])]
+
+
+async def test_a_suspended_members_code_goes_no_further(here: Installation) -> None:
+    """Whoever was suspended while a code was on its way gets none by another."""
+    tenant = await here.tenant()
+    member_id = await here.member(tenant)
+    await here.ask(tenant, identifier=ANA)
+    async with here.working(reporting=frozenset({"a"})):
+        await here.a.next()
+    async with here.db.tenant(tenant.id) as connection:
+        await connection.execute("UPDATE members SET status = 'suspended' WHERE id = $1", member_id)
+    here.clock.forward(seconds=31)
+    assert await here.outbox.follow_up(here.clock()) == 0
+    assert await here.rows(tenant) == [("sms", "sent")]
+
+
+async def test_an_address_that_is_to_be_proven_has_no_other(here: Installation) -> None:
+    """A newcomer's code goes the way it was asked for, whatever the tenant falls back on."""
+    here.a.answers, here.b.answers = [GONE], [GONE]
+    tenant = await here.tenant(fallback_methods=["whatsapp", "email"], policy={"registration": "open"})
+    await here.ask(tenant, identifier=ANAS_PHONE)
+    async with here.working():
+        await here.b.asked_times(1)
+    assert await here.rows(tenant) == [("sms", "failed")]
 
 
 async def test_a_channel_that_was_asked_for_falls_back_too(here: Installation) -> None:

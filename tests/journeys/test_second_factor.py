@@ -17,12 +17,13 @@ from app.keys import KeyRing
 from app.settings import Settings
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
+from app.tenants.service import Tenants
 from tests.admins import HTML, AdminBrowser, add_admin, open_office
 from tests.conftest import Clock
 from tests.factors import App
 from tests.http import Http, serve
 from tests.pages import Visitor, visitor
-from tests.people import SomeTenant, add_tenant, current_code
+from tests.people import SomeTenant, add_member, add_tenant, current_code
 
 OPERATOR, SHELL = Actor("operator"), Client("cli")
 HTTPS = "https://login.example"
@@ -34,11 +35,11 @@ async def http(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
         yield served
 
 
-async def by_code(http: Http, db: Database, ring: KeyRing, slug: str) -> dict[str, Any]:
-    """Asks for a code over the API and enters it."""
+async def by_code(http: Http, db: Database, ring: KeyRing, slug: str, **more: Any) -> dict[str, Any]:
+    """Asks for a code over the API and enters it; `more` goes along with the code."""
     challenge = (await http.otp(slug, "request")).json()["challenge_id"]
-    code = await current_code(db, ring, challenge)
-    answer = await http.otp(slug, "verify", {"challenge_id": challenge, "code": code, "device_name": "Ana's phone"})
+    body = {"challenge_id": challenge, "code": await current_code(db, ring, challenge), "device_name": "Ana's phone"}
+    answer = await http.otp(slug, "verify", body | more)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -97,6 +98,93 @@ async def test_over_the_api(http: Http, db: Database, ring: KeyRing, clock: Cloc
     assert late.status_code == 200
 
 
+async def enrolled(http: Http, db: Database, ring: KeyRing, clock: Clock, tenant: SomeTenant) -> App:
+    """Signs in and sets an app up."""
+    access = (await by_code(http, db, ring, tenant.slug))["access_token"]
+    app = App.scan((await http.auth("POST", "totp", access, json={})).json()["secret"], clock)
+    confirmed = await http.auth("POST", "totp/confirm", access, json={"code": app.code()})
+    assert confirmed.status_code == 200, confirmed.text
+    return app
+
+
+async def finish(http: Http, half: dict[str, Any], **proof: str) -> dict[str, Any]:
+    """The second step over the API."""
+    answer = await http.post("/api/v1/auth/mfa", {"mfa_token": half["mfa_token"]} | proof)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.mark.parametrize("ends", ["time", "contact", "factor", "nothing"])
+async def test_a_remembered_device_stands_for_the_code_alone(
+    settings: Settings, http: Http, db: Database, ring: KeyRing, clock: Clock, ends: str
+) -> None:
+    """The wish outlives the second step; the app is asked for all the same; time or any change makes a code needed."""
+    # Where a new contact ends no sessions the device stays known; remembered it is no more.
+    policy = {"remember_device_days": 30, "end_sessions_on_contact_change": False}
+    tenant = await add_tenant(db, clock(), policy=policy)
+    app = await enrolled(http, db, ring, clock, tenant)
+    half = await by_code(http, db, ring, tenant.slug, remember_device=True)
+    tokens = await finish(http, half, totp=app.next())
+    device = {"X-Device-Token": tokens["device_token"]}
+
+    clock.forward(hours=2)
+    asked = await http.otp(tenant.slug, "request", headers=device)
+    assert (asked.status_code, asked.json()["next"]) == (200, "totp")
+    mfa = {"mfa_token": asked.json()["mfa_token"], "totp": app.wrong()}
+    assert (await http.post("/api/v1/auth/mfa", mfa)).status_code == 401
+    tokens = await finish(http, asked.json(), totp=app.code())
+    me = (await http.auth("GET", "me", tokens["access_token"])).json()
+    assert me["factors"] == ["device", "totp"]
+
+    match ends:
+        case "time":
+            clock.forward(days=30)
+        case "contact":
+            changed = {"email": f"new@{tenant.slug}.example"}
+            await Tenants(db, settings, clock, lambda: None).update(tenant.slug, changed, actor=OPERATOR, client=SHELL)
+        case "factor":
+            assert (await http.auth("DELETE", "totp", tokens["access_token"])).status_code == 204
+        case _:
+            clock.forward(days=29)
+    clock.forward(hours=1)
+    asked = await http.otp(tenant.slug, "request", headers=device)
+    assert asked.status_code == (200 if ends == "nothing" else 202), asked.text
+
+
+async def test_a_device_is_remembered_where_the_policy_says_so(
+    http: Http, db: Database, ring: KeyRing, clock: Clock
+) -> None:
+    """Neither without the wish nor without the policy; with an app that is set up in the second step it is."""
+    wishes: tuple[tuple[dict[str, int], bool, int], ...] = (
+        ({"remember_device_days": 30}, False, 202),
+        ({}, True, 202),
+        ({"remember_device_days": 30}, True, 200),
+    )
+    for policy, wish, status in wishes:
+        tenant = await add_tenant(db, clock(), policy={"second_factor": "required"} | policy)
+        half = await by_code(http, db, ring, tenant.slug, remember_device=wish)
+        app = App.scan((await http.post("/api/v1/auth/totp", {"mfa_token": half["mfa_token"]})).json()["secret"], clock)
+        body = {"mfa_token": half["mfa_token"], "code": app.code()}
+        tokens = (await http.post("/api/v1/auth/totp/confirm", body)).json()
+        device = {"X-Device-Token": tokens["device_token"]}
+        assert (await http.otp(tenant.slug, "request", headers=device)).status_code == status, (policy, wish)
+
+
+async def test_a_remembered_device_alone_sets_no_app_up(http: Http, db: Database, ring: KeyRing, clock: Clock) -> None:
+    """Whoever got hold of one would shut its owner out: neither signed in by it, nor where an app becomes required."""
+    tenant = await add_tenant(db, clock(), policy={"remember_device_days": 30})
+    tokens = await by_code(http, db, ring, tenant.slug, remember_device=True)
+    device = {"X-Device-Token": tokens["device_token"]}
+    signed_in = (await http.otp(tenant.slug, "request", headers=device)).json()
+    refused = await http.auth("POST", "totp", signed_in["access_token"], json={})
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert "not from a remembered device alone" in refused.json()["detail"]
+    async with db.tenant(tenant.id) as connection:
+        await connection.execute("""UPDATE tenants SET policy = policy || '{"second_factor": "required"}'""")
+    assert (await http.otp(tenant.slug, "request", headers=device)).status_code == 202
+
+
 async def test_a_service_demands_it(http: Http, db: Database, ring: KeyRing, clock: Clock) -> None:
     """Before a sensitive operation: introspection with `max_age` and `factor`, as JSON and as a form."""
     tenant = await add_tenant(db, clock())
@@ -145,12 +233,12 @@ async def test_where_one_is_required(http: Http, db: Database, ring: KeyRing, cl
     assert (again.status_code, again.json()["code"]) == (410, "code-expired")
 
 
-async def sign_in(person: Visitor, db: Database, ring: KeyRing, tenant: SomeTenant, **query: str) -> None:
+async def sign_in(person: Visitor, db: Database, ring: KeyRing, tenant: SomeTenant, **ticked: str) -> None:
     """Up to whatever comes after the code."""
     await person.open(f"/t/{tenant.slug}/login")
-    await person.submit(f"/t/{tenant.slug}/login", query)
+    await person.submit(f"/t/{tenant.slug}/login")
     (challenge,) = [value.partition(".")[0] for name, value in person.cookies.items() if "gh_challenge" in name]
-    await person.submit(f"/t/{tenant.slug}/verify", {"code": await current_code(db, ring, challenge)})
+    await person.submit(f"/t/{tenant.slug}/verify", {"code": await current_code(db, ring, challenge)} | ticked)
 
 
 def scan(person: Visitor | AdminBrowser, clock: Clock) -> App:
@@ -214,6 +302,29 @@ async def test_on_the_pages(http: Http, db: Database, ring: KeyRing, clock: Cloc
         assert "Remove the authenticator app?" in person.text
         await person.submit(f"{factors}/totp/remove")
         assert "Signing in takes no second factor any more." in person.text
+
+
+async def test_a_remembered_browser_asks_for_the_app_alone(
+    http: Http, db: Database, ring: KeyRing, clock: Clock
+) -> None:
+    """The tick on the page of the code holds through the second step: next time there is no code, but the app."""
+    tenant = await add_tenant(db, clock(), policy={"remember_device_days": 30})
+    app = await enrolled(http, db, ring, clock, tenant)
+    home, step = f"/t/{tenant.slug}/", f"/t/{tenant.slug}/second-factor"
+    async with visitor(http) as person:
+        await sign_in(person, db, ring, tenant, remember_device="yes")
+        await person.submit(step, {"totp": app.next()})
+        assert person.page.url.path == home
+        await person.submit(f"/t/{tenant.slug}/logout")
+        clock.forward(hours=2)
+        await person.open(f"/t/{tenant.slug}/login")
+        await person.submit(f"/t/{tenant.slug}/login")
+        assert person.page.url.path == step
+        await person.open(home)
+        assert person.page.url.path == f"/t/{tenant.slug}/login"
+        await person.open(step)
+        await person.submit(step, {"totp": app.code()})
+        assert person.page.url.path == home
 
 
 async def test_what_goes_wrong_on_the_pages_is_said(http: Http, db: Database, ring: KeyRing, clock: Clock) -> None:
@@ -324,20 +435,51 @@ async def test_a_manager_helps_who_lost_the_phone(
         assert (await by_code(office.http, db, ring, tenant.slug))["next"] == "totp"
 
         await manager.get(page)
-        assert f'href="{page}/reset-factor"' in manager.page.text
+        assert f'href="{page}/reset-factors"' in manager.page.text
         for _ in range(5):
             clock.forward(minutes=14)
-            await manager.get(f"{page}/reset-factor")
+            await manager.get(f"{page}/reset-factors")
         assert "who lost phone and backup codes" in manager.words
-        await manager.post(f"{page}/reset-factor")
+        await manager.post(f"{page}/reset-factors")
         assert manager.page.headers["location"].startswith("/admin/sign-in?next=")
         manager = await office.signed_in("manager")
-        await manager.press(f"{page}/reset-factor", f"{page}/reset-factor")
+        await manager.press(f"{page}/reset-factors", f"{page}/reset-factors")
         assert manager.page.headers["location"] == f"{page}?done=factor-reset"
         await manager.get(f"{page}/timeline")
         assert "Second factor reset" in manager.words
         assert "Authenticator app set up" in manager.words
         assert "access_token" in await by_code(office.http, db, ring, tenant.slug)
+
+
+async def test_a_manager_helps_a_member_who_lost_the_phone(
+    settings: Settings, clock: Clock, db: Database, ring: KeyRing
+) -> None:
+    """The same for one member, who is signed out; another tenant's member is nobody here, and a viewer may not."""
+    async with open_office(settings, clock, db, ring) as office:
+        tenant, other = await office.tenant(), await office.tenant()
+        email = f"ana@{tenant.slug}.example"
+        member_id = await add_member(db, clock(), tenant, email=email)
+        asked = (await office.http.otp(tenant.slug, "request", {"identifier": email})).json()["challenge_id"]
+        body = {"challenge_id": asked, "code": await current_code(db, ring, asked)}
+        access = (await office.http.otp(tenant.slug, "verify", body)).json()["access_token"]
+        app = App.scan((await office.http.auth("POST", "totp", access)).json()["secret"], clock)
+        await office.http.auth("POST", "totp/confirm", access, json={"code": app.code()})
+
+        reset = f"/admin/tenants/{tenant.slug}/members/{member_id}/reset-factors"
+        viewer = await office.signed_in("viewer")
+        assert (await viewer.get(reset)).status_code == 403
+        manager = await office.signed_in("manager")
+        assert (await manager.get(reset.replace(tenant.slug, other.slug))).status_code == 404
+        await manager.get(reset)
+        assert "Reset the second factor of Ana Silva?" in manager.words
+        foreign = await manager.post(reset.replace(tenant.slug, other.slug))
+        assert foreign.status_code == 404
+        await manager.press(reset, reset)
+        assert manager.page.headers["location"] == f"{reset.removesuffix('/reset-factors')}?done=factor-reset"
+        clock.forward(seconds=4)
+        assert (await office.http.auth("GET", "me", access)).status_code == 401
+        await manager.press(reset, reset)
+        assert manager.page.headers["location"].endswith("?done=no-factor")
 
 
 async def test_an_admin_elsewhere_may_have_one(http: Http, db: Database, ring: KeyRing, clock: Clock) -> None:

@@ -6,13 +6,14 @@ from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from app.audit.log import Client
-from app.auth.challenges import seconds_until
 from app.auth.credentials import MfaToken, SessionKind, sign_in_over
 from app.auth.devices import LIFETIME as DEVICE_LIFETIME
 from app.auth.encryption import decrypt
 from app.auth.factors import backup_codes, totp
 from app.auth.factors.service import backup_context, totp_context
-from app.auth.sessions import Fresh, Sessions, SignIn
+from app.auth.sessions import Sessions
+from app.auth.signing_in import Fresh, SignIn
+from app.auth.standing import seconds_until
 from app.errors import GatehouseError, InvalidCode, RateLimited, TooManyAttempts
 from app.keys import KeyRing
 from app.settings import Settings

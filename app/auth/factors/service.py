@@ -34,7 +34,8 @@ _RESET: Final = "SELECT fn.reset_factors($1, $2, $3, $4, $5, $6, $7, $8) AS done
 _REPLACE: Final = "SELECT fn.replace_backup_codes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS outcome"
 
 _REFUSALS: Final = {
-    "stale": "Sign in again: second factors can be changed within 10 minutes of a sign-in that used the present one.",
+    "stale": "Sign in again: second factors can be changed within 10 minutes of a sign-in that used the present one, "
+    "and not from a remembered device alone.",
     "over": "Setting the app up took too long, or was begun somewhere else. Begin again.",
     "off": "This organisation has switched second factors off.",
     "required": "A second factor is required here. To change phones, set up the new app: it takes the old one's place.",

@@ -176,7 +176,8 @@ END $$;
 --   register  to become the member that `p_claim` describes
 --   contact   to prove the address that the member p_claim names wants to have
 -- `p_proven` is the hash that a right password matched. Outcome `no-code-needed`, unless p_claim says `always`:
--- fn.sign_in_without_code may follow.
+-- fn.sign_in_without_code may follow. Outcome `password-wanted`, to everybody: nobody becomes a member here without
+-- one. It depends on the tenant's policy alone, so it says nothing of the address.
 CREATE OR REPLACE FUNCTION fn.request_code(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_asked text, p_channels text[],
     p_disclose boolean, p_challenge uuid, p_outbox uuid, p_recipient_key bytea, p_salt bytea, p_key_id text,
@@ -213,6 +214,11 @@ BEGIN
         outcome := r.problem;
         RETURN;
     END IF;
+    IF p_purpose = 'register' AND fn.wants_password(r.policy, p_claim)
+       AND r.problem IS DISTINCT FROM 'tenant-suspended' THEN
+        outcome := 'password-wanted';
+        RETURN;
+    END IF;
     v_decoy := r.problem IS NOT NULL;
     -- One quota per person, whichever way they name themselves and whichever channel they ask for: if a decoy had one
     -- of its own, asking by a channel that isn't there would still be answered when the others are used up. Who isn't
@@ -221,20 +227,25 @@ BEGIN
                   ELSE coalesce(uuid_send(r.subject), p_recipient_key) END;
     v_subject := coalesce(r.subject, CASE r.subject_kind WHEN 'admin' THEN p_stand_in ELSE r.tenant END);
     v_kind := CASE r.subject_kind WHEN 'newcomer' THEN 'member' ELSE r.subject_kind END;
-    IF NOT v_decoy AND (r.subject_kind = 'newcomer' OR p_purpose IN ('register', 'contact')) THEN
-        v_purpose := CASE p_purpose WHEN 'contact' THEN 'contact' ELSE 'register' END;
+    IF p_purpose = 'contact' THEN
+        -- Whoever claims an address is its subject, also if it is another's: what they see of it must not tell.
         v_kind := 'member';
-        v_subject := coalesce((p_claim ->> 'member')::uuid, (r.member).id, gen_random_uuid());
+        v_subject := (p_claim ->> 'member')::uuid;
+    ELSIF NOT v_decoy AND (r.subject_kind = 'newcomer' OR p_purpose = 'register') THEN
+        v_purpose := 'register';
+        v_kind := 'member';
+        v_subject := coalesce((r.member).id, gen_random_uuid());
     END IF;
     IF p_device IS NOT NULL AND NOT v_decoy AND v_purpose IN ('sign_in', 'reset') THEN
         v_device := fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject);
         IF v_purpose = 'sign_in' AND NOT (p_claim ->> 'always')::boolean
-           AND fn.needs_no_code(p_now, r.policy, r.subject_kind, r.member, v_device.remembered_at, p_proven) THEN
+           AND fn.needs_no_code(p_now, r.policy, r.tenant, r.subject_kind, r.subject, r.member,
+                                v_device.remembered_at, p_proven) THEN
             outcome := 'no-code-needed';
             RETURN;
         END IF;
     ELSIF p_proven IS NOT NULL AND NOT v_decoy AND v_purpose = 'sign_in' AND NOT (p_claim ->> 'always')::boolean
-          AND fn.needs_no_code(p_now, r.policy, r.subject_kind, r.member, NULL, p_proven) THEN
+          AND fn.needs_no_code(p_now, r.policy, r.tenant, r.subject_kind, r.subject, r.member, NULL, p_proven) THEN
         outcome := 'no-code-needed';
         RETURN;
     END IF;
@@ -417,7 +428,8 @@ BEGIN
     PERFORM fn.write_audit(asked_at, v_tenant,
         CASE WHEN c.decoy OR v_problem IS NOT NULL THEN 'code.withheld' ELSE 'code.resent' END,
         c.subject_kind, c.subject_id, p_challenge, p_client,
-        jsonb_build_object('channel', v_channel, 'this_hour', v_spent.used, 'reason', v_problem));
+        jsonb_build_object('channel', v_channel, 'this_hour', v_spent.used, 'reason', v_problem)
+        || CASE c.purpose WHEN 'sign_in' THEN '{}' ELSE jsonb_build_object('purpose', c.purpose, 'again', true) END);
     PERFORM fn.tally(asked_at, v_tenant, c.recipient_key, 1, 0, 0);
     outcome := 'accepted';
 END $$;
@@ -511,7 +523,8 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.complete_sign_in(
     p_now timestamptz, p_tenant uuid, p_challenge uuid, p_generation integer, p_session uuid, p_kind text,
     p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_device_name text, p_client jsonb,
-    p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_half_ttl interval, p_admins_must boolean
+    p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_half_ttl interval, p_admins_must boolean,
+    p_remember boolean
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     c         challenges;
@@ -535,13 +548,18 @@ BEGIN
         IF v_outcome <> 'admitted' THEN
             RETURN v_outcome;
         END IF;
-    ELSIF c.subject_kind = 'member' THEN
+    ELSIF c.subject_kind = 'member' AND NOT EXISTS (
+        -- Where another channel took over it went to both addresses: nobody knows at which it was read.
+        SELECT FROM outbox o
+        WHERE o.tenant_id = p_tenant AND o.challenge_id = p_challenge AND o.generation = c.generation
+          AND (o.channel = 'email') <> (c.channel = 'email')
+    ) THEN
         PERFORM fn.note_proven(p_now, p_tenant, c.subject_id, c.channel);
     END IF;
     v_outcome := fn.begin_session(p_now, p_tenant, c.subject_kind, c.subject_id, p_challenge, p_session, p_kind,
                                   p_secret_hash, p_refresh_hash, p_ttl, c.proven || ('otp:' || c.channel), p_device_name,
                                   p_client, c.device_id, p_new_device, p_device_ttl, p_half_hash, p_half_ttl,
-                                  p_admins_must);
+                                  p_admins_must, p_remember);
     IF v_outcome = 'refused' THEN
         RETURN 'code-expired';
     END IF;

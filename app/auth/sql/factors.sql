@@ -136,7 +136,8 @@ CREATE OR REPLACE FUNCTION fn.factors_off(p_tenant uuid, p_subject_kind text) RE
        AND coalesce((SELECT t.policy ->> 'second_factor' FROM tenants t WHERE t.id = p_tenant), '') = 'off'
 $$;
 
--- Whether a session may change its person's factors: begun within p_fresh, and with the factor there is.
+-- Whether a session may change its person's factors: begun within p_fresh, and with the factor there is. Whoever got
+-- hold of a remembered device has proven nothing yet, or an app of theirs would shut its owner out.
 CREATE OR REPLACE FUNCTION fn.may_change_factors(
     p_now timestamptz, p_tenant uuid, p_session uuid, p_subject_kind text, p_subject uuid, p_fresh interval
 ) RETURNS boolean LANGUAGE sql STABLE AS $$
@@ -144,7 +145,7 @@ CREATE OR REPLACE FUNCTION fn.may_change_factors(
         SELECT FROM sessions s
         WHERE s.tenant_id = p_tenant AND s.id = p_session AND s.subject_kind = p_subject_kind
           AND s.subject_id = p_subject AND s.ended_at IS NULL AND s.expires_at > p_now
-          AND s.authenticated_at > p_now - p_fresh
+          AND s.authenticated_at > p_now - p_fresh AND s.methods <> ARRAY['device']
           AND (s.methods && ARRAY['totp', 'backup_code']
                OR NOT fn.has_factor(p_tenant, p_subject_kind, p_subject)))
 $$;

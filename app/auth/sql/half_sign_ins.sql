@@ -135,7 +135,7 @@ BEGIN
                             p_secret_hash, p_refresh_hash, p_ttl,
                             h.methods || CASE WHEN p_code IS NULL THEN 'totp' ELSE 'backup_code' END, h.device_name,
                             p_client, CASE WHEN h.next <> 'enrol' THEN h.device_id END, p_new_device,
-                            p_device_ttl) THEN
+                            p_device_ttl, h.remember_device) THEN
         RETURN 'over';
     END IF;
     RETURN 'signed-in';

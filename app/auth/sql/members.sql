@@ -66,28 +66,30 @@ END $$;
 
 -- Whether something else stands for the code: a remembered device, by policy; or the password, for a member whose codes
 -- an admin has switched off. Where no password is asked for, a code is all there is, and the switch means nothing.
+-- Where a second factor has to be set up first, the device stands for nothing: what is enrolled then stays.
 CREATE OR REPLACE FUNCTION fn.needs_no_code(
-    p_now timestamptz, p_policy jsonb, p_kind text, m members, p_remembered timestamptz, p_proven text
-) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+    p_now timestamptz, p_policy jsonb, p_tenant uuid, p_kind text, p_subject uuid, m members, p_remembered timestamptz,
+    p_proven text
+) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF p_kind = 'member' AND m.must_verify AND m.email_verified_at IS NULL AND m.phone_verified_at IS NULL THEN
         RETURN false;
     END IF;
     RETURN p_kind IN ('tenant', 'member')
            AND coalesce(p_remembered + make_interval(days => (p_policy ->> 'remember_device_days')::integer) > p_now, false)
+           AND (p_policy ->> 'second_factor' IS DISTINCT FROM 'required' OR fn.has_factor(p_tenant, p_kind, p_subject))
         OR p_kind = 'member' AND p_policy ->> 'first_factor' = 'password' AND p_proven IS NOT NULL
            AND NOT m.codes_enabled;
 END $$;
 
--- From now on this device may stand for the code, for as long as the policy says. False where it says nothing.
+-- From now on this device may stand for the code, for as long as the policy says: for the code alone, since whoever
+-- has a second factor is asked for it behind every first one (fn.begin_session). The caller has named the tenant.
 CREATE OR REPLACE FUNCTION fn.remember_device(p_now timestamptz, p_tenant uuid, p_device uuid)
-RETURNS boolean LANGUAGE plpgsql AS $$
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant::text, true);
     UPDATE devices SET remembered_at = p_now
     WHERE tenant_id = p_tenant AND id = p_device AND revoked_at IS NULL AND subject_kind <> 'admin'
       AND (SELECT (t.policy ->> 'remember_device_days')::integer FROM tenants t WHERE t.id = p_tenant) > 0;
-    RETURN FOUND;
 END $$;
 
 -- Notes that the member has the address a code just went to.
@@ -189,7 +191,8 @@ BEGIN
         RETURN;
     END IF;
     v_device := fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject);
-    IF NOT fn.needs_no_code(p_now, r.policy, r.subject_kind, r.member, v_device.remembered_at, p_proven) THEN
+    IF NOT fn.needs_no_code(p_now, r.policy, r.tenant, r.subject_kind, r.subject, r.member, v_device.remembered_at,
+                            p_proven) THEN
         RETURN;
     END IF;
     tenant := r.tenant;

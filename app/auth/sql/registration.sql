@@ -1,6 +1,12 @@
 -- Claims: an address is somebody's when a code has proven it, and then a newcomer is a member, or a member's address
 -- is another one.
 
+-- Whether what a newcomer tells lacks the password that everybody signs in with here.
+CREATE OR REPLACE FUNCTION fn.wants_password(p_policy jsonb, p_claim jsonb)
+RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(p_policy ->> 'first_factor' = 'password', false) AND p_claim ->> 'password_hash' IS NULL
+$$;
+
 -- Whether a code may go to an address that somebody claims. `taken`: it is another member's, who is to be told.
 CREATE OR REPLACE FUNCTION fn.judge_claim(
     p_policy jsonb, p_holder members, p_problem text, p_purpose text, p_member uuid, p_asked text, p_email text,
@@ -121,7 +127,8 @@ BEGIN
 END $$;
 
 -- Makes a member of whoever proved an address before telling who they are, and begins the session, or what comes
--- before it, once. Answers as fn.count_attempt does; `outcome` as fn.begin_session.
+-- before it, once. Answers as fn.count_attempt does; `outcome` as fn.begin_session, or `password-wanted`: then the
+-- token is still good.
 CREATE OR REPLACE FUNCTION fn.register_proven(
     p_now timestamptz, p_slug text, p_token_hash bytea, p_claim jsonb, p_session uuid, p_kind text,
     p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_client jsonb, p_new_device uuid, p_device_ttl interval,
@@ -145,7 +152,12 @@ BEGIN
         phone_number = CASE WHEN proven_by = 'email' THEN p_claim ->> 'phone_number' ELSE phone_number END
     WHERE tenant_id = tenant AND token_hash = p_token_hash AND expires_at > p_now
     RETURNING * INTO k;
-    IF NOT FOUND OR NOT fn.admit_member(p_now, tenant, k, k.proven_by, p_client) THEN
+    IF NOT FOUND THEN
+        RETURN;
+    ELSIF fn.wants_password((SELECT t.policy FROM tenants t WHERE t.id = tenant), p_claim) THEN
+        outcome := 'password-wanted';
+        RETURN;
+    ELSIF NOT fn.admit_member(p_now, tenant, k, k.proven_by, p_client) THEN
         RETURN;
     END IF;
     subject_kind := 'member';

@@ -37,13 +37,13 @@ END $$;
 --   signed-in     the session has begun
 --   totp, enrol   a second factor comes first (fn.next_step): a half sign-in waits for it under the session's id
 --   refused       an admin or a member who may not sign in any more
--- `p_device` is a known device's, `p_new_device` makes this client known for the next time. The caller has named the
--- tenant.
+-- `p_device` is a known device's, `p_new_device` makes this client known for the next time; `p_remember`, that it may
+-- stand for the code from then on, is granted by the sign-in that is complete. The caller has named the tenant.
 CREATE OR REPLACE FUNCTION fn.begin_session(
     p_now timestamptz, p_tenant uuid, p_subject_kind text, p_subject uuid, p_challenge uuid, p_session uuid,
     p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_methods text[], p_device_name text,
     p_client jsonb, p_device uuid, p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_half_ttl interval,
-    p_admins_must boolean
+    p_admins_must boolean, p_remember boolean DEFAULT false
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE v_next text;
 BEGIN
@@ -52,13 +52,13 @@ BEGIN
     IF v_next IS NULL THEN
         RETURN CASE WHEN fn.start_session(p_now, p_tenant, p_subject_kind, p_subject, p_challenge, p_session, p_kind,
                                           p_secret_hash, p_refresh_hash, p_ttl, p_methods, p_device_name, p_client,
-                                          p_device, p_new_device, p_device_ttl)
+                                          p_device, p_new_device, p_device_ttl, p_remember)
                     THEN 'signed-in' ELSE 'refused' END;
     END IF;
     INSERT INTO half_sign_ins (tenant_id, id, secret_hash, subject_kind, subject_id, next, kind, methods, challenge_id,
-                               device_id, device_name, created_at, expires_at)
+                               device_id, device_name, remember_device, created_at, expires_at)
     VALUES (p_tenant, p_session, p_half_hash, p_subject_kind, p_subject, v_next, p_kind, p_methods, p_challenge,
-            p_device, p_device_name, p_now, p_now + p_half_ttl);
+            p_device, p_device_name, p_remember, p_now, p_now + p_half_ttl);
     PERFORM fn.write_audit(p_now, p_tenant, 'factor.asked', p_subject_kind, p_subject, p_challenge, p_client,
                            jsonb_build_object('methods', p_methods, 'next', v_next));
     RETURN v_next;
@@ -68,7 +68,7 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.start_session(
     p_now timestamptz, p_tenant uuid, p_subject_kind text, p_subject uuid, p_challenge uuid, p_session uuid,
     p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_methods text[], p_device_name text,
-    p_client jsonb, p_device uuid, p_new_device uuid, p_device_ttl interval
+    p_client jsonb, p_device uuid, p_new_device uuid, p_device_ttl interval, p_remember boolean
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF p_subject_kind = 'admin' THEN
@@ -97,6 +97,9 @@ BEGIN
                              expires_at)
         VALUES (p_tenant, p_new_device, p_subject_kind, p_subject, p_device_name, (p_client ->> 'ip')::inet,
                 p_client ->> 'user_agent', p_now, p_now, p_now + p_device_ttl);
+    END IF;
+    IF p_remember THEN
+        PERFORM fn.remember_device(p_now, p_tenant, coalesce(p_device, p_new_device));
     END IF;
     INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, challenge_id,
                               source, ip, user_agent, request_id, data)
@@ -234,12 +237,16 @@ CREATE OR REPLACE FUNCTION fn.subject_events(
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    -- That a code for a new address was withheld tells that the address is another's: it looks like any other.
     RETURN QUERY
-    SELECT e.at, e.id, e.action, e.source,
+    SELECT e.at, e.id,
+           CASE WHEN NOT v.veiled THEN e.action WHEN e.data ? 'again' THEN 'code.resent' ELSE 'code.requested' END,
+           e.source,
            CASE WHEN e.actor_kind = 'anonymous' OR e.actor_id = p_subject THEN host(e.ip) END,
            CASE WHEN e.actor_kind = 'anonymous' OR e.actor_id = p_subject THEN e.user_agent END,
-           e.data
+           CASE WHEN v.veiled THEN e.data || '{"reason": null}' ELSE e.data END
     FROM audit_events e
+    CROSS JOIN LATERAL (SELECT e.action = 'code.withheld' AND e.data @> '{"purpose": "contact"}' AS veiled) AS v
     WHERE e.tenant_id = p_tenant AND e.subject_id = p_subject
       AND (p_before IS NULL OR (e.at, e.id) < (p_before, p_before_id))
     ORDER BY e.at DESC, e.id DESC LIMIT p_limit;

@@ -1,14 +1,16 @@
 -- What follows a message that did not arrive, and what providers report about those that were taken.
 
 -- Lets another row take over from a code that failed, or of which nobody knows whether it arrived: by another provider
--- of its channel where p_same_channel allows it, else by the tenant's next fallback method that has a contact, has a
--- provider in p_routes and was not used for this code. Same challenge, same generation, so the same code. At most one
--- row takes over from another. Answers whether one did.
+-- of its channel where p_same_channel allows it, else by the tenant's next fallback method that leads to a contact of
+-- the same tenant or member, has a provider in p_routes and was not used for this code. A member's contact has to count
+-- (fn.reachable_at); an address that this very code is to prove has no second one. Same challenge, same generation, so
+-- the same code. At most one row takes over from another. Answers whether one did.
 CREATE OR REPLACE FUNCTION fn.follow(p_now timestamptz, p_row outbox, p_routes jsonb, p_same_channel boolean)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
+    c         challenges;
     v_tenant  tenants;
-    v_subject text;
+    v_to      record;
     v_used    text[];
     v_refused text[] := p_row.refused || coalesce(p_row.provider, '');
     v_channel text;
@@ -17,9 +19,9 @@ BEGIN
     IF p_row.kind <> 'code' OR p_row.expires_at <= p_now THEN
         RETURN false;
     END IF;
-    SELECT c.subject_kind INTO v_subject FROM challenges c
-    WHERE c.tenant_id = p_row.tenant_id AND c.id = p_row.challenge_id AND c.generation = p_row.generation
-      AND c.ended_at IS NULL;
+    SELECT i.* INTO c FROM challenges i
+    WHERE i.tenant_id = p_row.tenant_id AND i.id = p_row.challenge_id AND i.generation = p_row.generation
+      AND i.ended_at IS NULL;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -28,16 +30,16 @@ BEGIN
         WHERE r.provider <> ALL (v_refused)
     ) THEN
         v_channel := p_row.channel;
-    ELSIF v_subject = 'tenant' THEN
+    ELSIF c.subject_kind IN ('tenant', 'member') AND c.purpose NOT IN ('register', 'contact') THEN
         v_refused := '{}';
         SELECT * INTO v_tenant FROM tenants WHERE id = p_row.tenant_id AND status = 'active';
+        SELECT * INTO v_to FROM fn.reachable_at(v_tenant, c);
         SELECT array_agg(o.channel) INTO v_used FROM outbox o
         WHERE o.tenant_id = p_row.tenant_id AND o.challenge_id = p_row.challenge_id
           AND o.generation = p_row.generation;
         SELECT f.method INTO v_channel FROM unnest(v_tenant.fallback_methods) WITH ORDINALITY AS f (method, n)
         WHERE f.method <> ALL (v_used) AND p_routes ? f.method
-          AND CASE f.method WHEN 'email' THEN v_tenant.email WHEN 'push' THEN NULL ELSE v_tenant.phone_number END
-              IS NOT NULL
+          AND CASE f.method WHEN 'email' THEN v_to.email WHEN 'push' THEN NULL ELSE v_to.phone_number END IS NOT NULL
         ORDER BY f.n LIMIT 1;
     END IF;
     IF v_channel IS NULL THEN
