@@ -50,6 +50,11 @@ class SignedIn:
         return self.level >= _LEVELS["manager"]
 
     @property
+    def may_erase(self) -> bool:
+        """What can't be undone is for owners."""
+        return self.level >= _LEVELS["owner"]
+
+    @property
     def level(self) -> int:
         """Higher may more."""
         return _LEVELS.get(self.session.role or "", 0)

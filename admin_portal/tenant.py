@@ -8,8 +8,10 @@ from litestar import get, post
 from litestar.params import FromPath
 
 from admin_portal.desk import Desk, desk
+from admin_portal.editing import conflicting, untouched, version_of
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.views import (
+    COUNT_AT_MOST,
     Shown,
     change_line,
     errors_of,
@@ -113,6 +115,7 @@ async def page(
         _outcome(own, tenant, test),
         services(request).factors.has_app(tenant.id, "tenant", tenant.id),
     )
+    members = await own.members.count(tenant.slug, at_most=COUNT_AT_MOST)
     advice = advice_for(settings, tenant, story, standing)
     failing = next((h.channel for h in story.happenings if h.what in {"delivery.sent", "delivery.failed"}), None)
     failed = next((h.what for h in story.happenings if h.what in {"delivery.sent", "delivery.failed"}), None)
@@ -131,6 +134,8 @@ async def page(
         changes=[change_line(change) for change in history.entries],
         test=outcome,
         second_factor=second_factor,
+        members=members,
+        members_is_least=members >= COUNT_AT_MOST,
         locked=_next_code_at(settings, tenant, standing) is not None,
         now=now,
     )
@@ -171,14 +176,14 @@ async def _save(request: AnyRequest, slug: str, group: str, form: Form) -> Answe
     tenants, admin, client = desk(request).tenants, signed_in(request), visitor(request)
     typed = _typed(form, group)
     wanted = _wanted(typed)
-    version = _version(form)
+    version = version_of(form)
     tenant = None
     while True:
         try:
             await tenants.update(slug, wanted, expected_version=version, actor=admin.actor, client=client)
         except EditConflict:
             tenant = await tenants.get(slug)
-            if _untouched(tenant, form, group):
+            if untouched(tenant, form, GROUPS[group]):
                 version = tenant.version
                 continue
             return await _conflict_page(request, tenant, group, typed, form)
@@ -198,23 +203,13 @@ async def _refused(
 
 async def _conflict_page(request: AnyRequest, tenant: Tenant, group: str, typed: dict[str, Any], form: Form) -> Answer:
     newest = (await desk(request).tenants.history(tenant.slug, limit=1)).entries
-    fields = [
-        {
-            "name": name,
-            "label": _LABELS[name],
-            "before": form.get(f"before_{name}", ""),
-            "theirs": _plain(getattr(tenant, name)),
-            "yours": _plain(typed[name]),
-        }
-        for name in GROUPS[group]
-    ]
     return await show(
         request,
         "admin/tenant_conflict.html",
         status=_CONFLICT,
         tenant=Shown.of(tenant, masked=False),
         group=group,
-        fields=fields,
+        fields=conflicting(tenant, form, typed, GROUPS[group], _LABELS),
         theirs_by=change_line(newest[0])["actor"] if newest else "Somebody",
         theirs_at=newest[0].at if newest else tenant.updated_at,
         errors={},
@@ -234,25 +229,6 @@ def _wanted(typed: dict[str, Any]) -> dict[str, Any]:
     """As the service takes them: an empty contact is cleared, an emptied language or time zone is the usual one."""
     usual = {"email": None, "phone_number": None, "locale": "en", "timezone": "UTC"}
     return {name: usual.get(name, value) if value == "" else value for name, value in typed.items()}
-
-
-def _version(form: Form) -> int:
-    text = form.get("version", "")
-    if not (text.isascii() and text.isdigit() and len(text) < len(str(2**31))):
-        raise InvalidRequest(detail="The page was not complete. Load it again.")
-    return int(text)
-
-
-def _untouched(tenant: Tenant, form: Form, group: str) -> bool:
-    """Whether the group still is as this form showed it."""
-    return all(form.get(f"before_{name}") == _plain(getattr(tenant, name)) for name in GROUPS[group])
-
-
-def _plain(value: Any) -> str:
-    """A field as a form sends it."""
-    if isinstance(value, list | tuple):
-        return ",".join(value)
-    return value or ""
 
 
 def _test_id(text: str | None) -> UUID | None:

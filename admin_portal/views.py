@@ -31,11 +31,21 @@ _NOTICES: Final = {
     "resumed": "The tenant is resumed. Codes are sent again.",
     "unlocked": "Unlocked. A code can be asked for now.",
     "not-locked": "There was nothing to unlock.",
-    "factor-reset": "The second factor is reset. The next sign-in takes the code alone.",
+    "factor-reset": "The second factor is reset. Where one is required, the next sign-in sets a new one up.",
     "no-factor": "There was no second factor.",
     "session": "The session is ended.",
     "sessions": "All sessions are ended.",
     "test": "The test message is on its way.",
+    "member-added": "The member is added.",
+    "member-contact": "The contact is saved. Open codes stopped working, and the old and the new address are told.",
+    "member-details": "The details are saved.",
+    "member-access": "The sign-in settings are saved.",
+    "member-suspended": "The member is suspended, and signed out everywhere.",
+    "member-resumed": "The member is resumed, and can sign in again.",
+    "member-erased": "All that was kept of this person is deleted.",
+    "members-imported": "The file is imported.",
+    "codes-on": "Codes are on for these members.",
+    "codes-off": "Codes are off for these members.",
 }
 _VIA: Final = {"page": "page", "api": "API", "cli": "command line", "worker": "worker"}
 _ACTORS: Final = {"operator": "somebody at the command line", "system": "Gatehouse"}
@@ -45,6 +55,11 @@ _CHANGE_WORDS: Final = {
     "tenant.resumed": "Resumed",
     "tenant.unlocked": "Unlocked",
     "tenant.branded": "Look of messages changed",
+    "member.created": "Added",
+    "member.registered": "Registered",
+    "member.suspended": "Suspended",
+    "member.resumed": "Resumed",
+    "member.exported": "All data exported",
 }
 _CHANNEL_WORDS: Final = {"email": "Email", "sms": "SMS", "whatsapp": "WhatsApp", "push": "Push notification"}
 _FIELD_WORDS: Final = {
@@ -58,9 +73,14 @@ _FIELD_WORDS: Final = {
     "fallback_methods": "If that fails",
     "locale": "Language",
     "timezone": "Time zone",
+    "preferred_method": "Codes go by",
+    "codes_enabled": "Code after the password",
+    "must_verify": "Must prove new addresses",
 }
 _CONTACT_WORDS: Final = {"email": "an email address", "phone_number": "a phone number"}
 _SECONDS_UNTIL: Final = 120
+# Counting stops here: a page that says "more than 10,000" has said enough.
+COUNT_AT_MOST: Final = 10_000
 
 
 async def show(request: AnyRequest, template: str, *, status: int = 200, **context: Any) -> Answer:
@@ -217,7 +237,7 @@ def errors_of(refusal: GatehouseError, fields: Sequence[str], method: str) -> di
         found: dict[str, str] = {}
         for error in refusal.errors:
             name = error.pointer.split("/")[1] if error.pointer else FORM
-            found.setdefault(name if name in fields else FORM, _sentence(name, error.detail))
+            found.setdefault(name if name in fields else FORM, sentence(name, error.detail))
         return {name: found[name] for name in (FORM, *fields) if name in found}
     if isinstance(refusal, ContactMissing):
         missing = str(refusal.extra.get("pointer", "")).removeprefix("/")
@@ -238,8 +258,10 @@ def in_words(seconds: int) -> str:
     return f"{math.ceil(seconds / 60)} minutes"
 
 
-def _sentence(name: str, detail: str) -> str:
+def sentence(name: str, detail: str) -> str:
     """The rules speak of fields by their name in the API."""
+    for field, words in _CONTACT_WORDS.items():
+        detail = detail.replace(f" needs {field}.", f" needs {words}.")
     return detail.replace(f"{name} is required", f"Enter the {field_words(name).lower()}")
 
 

@@ -1,7 +1,7 @@
 """What the API reference says beyond what handlers' types tell."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from litestar.openapi.spec import (
     OpenAPIMediaType,
@@ -34,15 +34,26 @@ class Once(Operation):
 class Upload(Once):
     """A POST of a file of tenants."""
 
+    MEDIA: ClassVar[tuple[str, ...]] = ("text/csv", "application/jsonl")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         content = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
-        self.request_body = RequestBody({"text/csv": content, "application/jsonl": content}, required=True)
+        self.request_body = RequestBody(dict.fromkeys(self.MEDIA, content), required=True)
+
+
+@dataclass
+class CsvUpload(Upload):
+    """A POST of a file of members."""
+
+    MEDIA: ClassVar[tuple[str, ...]] = ("text/csv",)
 
 
 @dataclass
 class Download(Operation):
     """A GET that can also be answered with a file."""
+
+    MEDIA: ClassVar[tuple[str, ...]] = ("text/csv", "application/jsonl")
 
     def __post_init__(self) -> None:
         answer = (self.responses or {}).get("200")
@@ -53,4 +64,11 @@ class Download(Operation):
                 for media, content in (answer.content or {}).items()
                 if isinstance(content.schema, Reference)
             }
-            answer.content = page | {"text/csv": text, "application/jsonl": text}
+            answer.content = page | dict.fromkeys(self.MEDIA, text)
+
+
+@dataclass
+class CsvDownload(Download):
+    """A GET of a CSV."""
+
+    MEDIA: ClassVar[tuple[str, ...]] = ("text/csv",)

@@ -17,7 +17,7 @@ from admin_portal.api.tenants import REFUSED, Cursor, IfMatch, Slug, etag, versi
 from app.errors import AlreadyExists, EditConflict, NotFound, TenantNotFound
 from app.members.model import Member
 from app.members.rules import METHODS, STATUSES
-from app.members.search import MAX_LIMIT
+from app.members.search import MAX_LIMIT, Filters
 from app.web.caller import client_of
 from app.web.docs import refusals
 from app.web.services import AnyRequest
@@ -109,7 +109,8 @@ async def list_members(
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Entries a page.")] = 50,
 ) -> MemberPageBody:
     """In pages that stay right while members come and go."""
-    page = await office(request).members.list(slug, search_for=search, status=status, cursor=cursor, limit=limit)
+    filters = Filters(search, status, contacts=caller(request).sees_contacts)
+    page = await office(request).members.page(slug, filters, cursor=cursor, limit=limit)
     return MemberPageBody([_shown(request, member) for member in page.members], page.next)
 
 

@@ -1,16 +1,19 @@
 """`gatehouse member …`: the people inside a tenant."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, BinaryIO, Final, TypeVar
 from uuid import UUID
 
 import click
 
+from app.cli.factors import Owner, reset_factors_of
 from app.cli.output import one_line, print_fields, print_json, print_table, warn
 from app.cli.services import OPERATOR, SHELL, Services, with_services
 from app.errors import NotFound
+from app.members.invitations import Invitation
 from app.members.model import Member
-from app.members.search import MAX_LIMIT
+from app.members.search import MAX_LIMIT, Filters
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -109,14 +112,33 @@ def import_(slug: str, file: BinaryIO, dry_run: bool, as_json: bool) -> int:
     report = with_services(lambda s: s.members.import_(slug, body, dry_run=dry_run, actor=OPERATOR, client=SHELL))
     if as_json:
         faults = [{"row": fault.row, "field": fault.field, "detail": fault.detail} for fault in report.faults]
-        counts = {"new": report.new, "changed": report.changed, "unchanged": report.unchanged}
-        print_json({"applied": not dry_run and not faults, **counts, "errors": faults})
+        print_json({"applied": report.applied, **report.counts, "errors": faults})
     else:
         for fault in report.faults:
             print(one_line(f"row {fault.row}: {fault.field}: {fault.detail}"))
-        done = "Nothing was changed" if dry_run or report.faults else "Done"
-        print(f"{done}: {report.new} new, {report.changed} changed, {report.unchanged} unchanged.")
+        done = "Done" if report.applied else "Nothing was changed"
+        counted = ", ".join(
+            f"{number} {outcome}" for outcome, number in report.counts.items() if number or outcome != "faulty"
+        )
+        print(f"{done}: {counted}.")
     return _FAILED if report.faults else 0
+
+
+@member.command()
+@click.argument("slug")
+@_json_option
+def stats(slug: str, as_json: bool) -> None:
+    """Count members' codes and sign-ins, over 24 hours, 7 and 30 days."""
+    spans = with_services(lambda s: s.members.stats(slug))
+    if as_json:
+        print_json([asdict(span) | {"success_rate": span.success_rate} for span in spans])
+        return
+    head = ["last", "asked for", "sent", "delivered", "wrong", "locked", "signed in", "success"]
+    rows = [
+        (s.name, s.requested, s.sent, s.delivered, s.wrong, s.locked, s.verified, _percent(s.success_rate))
+        for s in spans
+    ]
+    print_table(head, [tuple(map(str, row)) for row in rows])
 
 
 @member.command()
@@ -135,6 +157,32 @@ def suspend(slug: str, who: str, as_json: bool) -> None:
 def resume(slug: str, who: str, as_json: bool) -> None:
     """Let a suspended member sign in again."""
     _show(_change(slug, who, {"status": "active"}), as_json=as_json)
+
+
+@member.command()
+@click.argument("slug")
+@_who
+def invite(slug: str, who: str) -> None:
+    """Send a pending member the invitation to register again."""
+
+    async def work(services: Services) -> Invitation:
+        found = await _find(services, slug, who)
+        return await services.members.invite(slug, found.id, actor=OPERATOR, client=SHELL)
+
+    print(f"The invitation goes out by {with_services(work).channel}.")
+
+
+@member.command("reset-factors")
+@click.argument("slug")
+@_who
+def reset_factors(slug: str, who: str) -> None:
+    """Take away the second factor of a member who lost it, and end their sessions. Audited; the member is told."""
+
+    async def find(services: Services) -> Owner:
+        found = await _find(services, slug, who)
+        return found.tenant_id, "member", found.id
+
+    reset_factors_of(who, find)
 
 
 @member.command()
@@ -174,6 +222,10 @@ def erase(slug: str, who: str) -> None:
     print("Erased.")
 
 
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
 def _change(slug: str, who: str, values: dict[str, object]) -> Member:
     async def work(services: Services) -> Member:
         found = await _find(services, slug, who)
@@ -199,7 +251,7 @@ async def _list(
     cursor: str | None = None
     while len(found) < limit:
         size = min(MAX_LIMIT, limit - len(found))
-        page = await services.members.list(slug, search_for=search, status=status, cursor=cursor, limit=size)
+        page = await services.members.page(slug, Filters(search, status), cursor=cursor, limit=size)
         found += page.members
         cursor = page.next
         if cursor is None:

@@ -107,6 +107,18 @@ async def notify(
         await _send(connection, now, member.tenant_id, contact, [getattr(member, contact)], payload, channels)
 
 
+async def tell(
+    connection: asyncpg.Connection, now: datetime, member: Member, payload: dict[str, Any], channels: Collection[str]
+) -> str | None:
+    """Tells the member once, by what they prefer where that is possible. By which channel; None: there is no way."""
+    by_phone = member.preferred_method in _CHANNELS["phone_number"]
+    for contact in sorted(_CHANNELS, reverse=by_phone):
+        channel = await _send(connection, now, member.tenant_id, contact, [getattr(member, contact)], payload, channels)
+        if channel is not None:
+            return channel
+    return None
+
+
 async def _send(
     connection: asyncpg.Connection,
     now: datetime,
@@ -115,13 +127,15 @@ async def _send(
     destinations: Collection[str | None],
     payload: dict[str, Any],
     channels: Collection[str],
-) -> None:
+) -> str | None:
+    """By which channel it goes; None: nobody is there, or no such channel is switched on."""
     channel = next((name for name in _CHANNELS[contact] if name in channels), None)
-    for destination in filter(None, destinations):
-        if channel is not None:
-            await connection.execute(
-                _NOTICE, tenant_id, uuid4(), channel, destination, payload, now, now + _NOTICE_LIFE
-            )
+    there = [destination for destination in destinations if destination]
+    if channel is None or not there:
+        return None
+    for destination in there:
+        await connection.execute(_NOTICE, tenant_id, uuid4(), channel, destination, payload, now, now + _NOTICE_LIFE)
+    return channel
 
 
 def _affected(tag: str) -> int:

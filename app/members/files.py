@@ -1,17 +1,23 @@
-"""Members from a file, all or nothing: added, or changed where their email or phone number is here already."""
+"""Members as a file: read all or nothing, added or changed where their email or phone number is here, and written."""
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, get_args
 
+from app.audit.export import csv_cell
 from app.errors import FieldError, GatehouseError, InvalidRequest
+from app.members.model import Member
 from app.members.rules import SETTABLE
+
+Outcome: TypeAlias = Literal["new", "changed", "unchanged", "faulty"]
 
 SIZE_LIMIT: Final = 10 * 1024 * 1024
 MOST_ROWS: Final = 10_000
 _SWITCHES: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_MASK: Final = "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +30,28 @@ class RowFault:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What an import did, or would do; with faults it did nothing."""
+class RowReport:
+    """What a row does to whom: `fields` are those it changes or, of a new member, fills in."""
 
-    new: int
-    changed: int
-    unchanged: int
+    number: int
+    name: str
+    outcome: Outcome
+    fields: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an import did, or (`applied` false) would do; with faults it did nothing."""
+
+    rows: Sequence[RowReport]
     faults: Sequence[RowFault]
+    applied: bool = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows there are of each outcome."""
+        found = Counter(row.outcome for row in self.rows)
+        return {outcome: found[outcome] for outcome in get_args(Outcome)}
 
 
 def read_csv(body: bytes) -> Sequence[Mapping[str, Any]]:
@@ -58,6 +79,35 @@ def faults_of(row: int, refusal: GatehouseError) -> list[RowFault]:
     if isinstance(refusal, InvalidRequest) and refusal.errors:
         return [RowFault(row, error.pointer.lstrip("/"), error.detail) for error in refusal.errors]
     return [RowFault(row, "", refusal.detail)]
+
+
+def masked_faults(row: int, values: Mapping[str, Any]) -> list[RowFault]:
+    """Contacts as viewers' exports have them: they look like addresses, and are none."""
+    return [
+        RowFault(row, name, "This contact is masked, as viewers see it: it is no contact.")
+        for name in ("email", "phone_number")
+        if _MASK in str(values.get(name))
+    ]
+
+
+def csv_head() -> bytes:
+    """The header of an export."""
+    return _csv([SETTABLE])
+
+
+def as_csv(members: Sequence[Member]) -> bytes:
+    """Rows of an export, without the header; they can be imported again."""
+    return _csv([[csv_cell(_cell(getattr(member, name))) for name in SETTABLE] for member in members])
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out).writerows(rows)
+    return out.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _row(cells: Mapping[str | None, Any], number: int) -> dict[str, Any]:

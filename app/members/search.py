@@ -1,4 +1,4 @@
-"""Finding members of a tenant: a search and keyset pages by name as one SQL statement. Builds, doesn't run."""
+"""Finding members of a tenant: a search and keyset pages by name as SQL statements. Builds, doesn't run."""
 
 from base64 import urlsafe_b64decode
 from collections.abc import Sequence
@@ -13,17 +13,41 @@ from app.keys import base64url
 from app.members.model import SELECTED, Member
 from app.members.rules import STATUSES
 from app.storage.db import Row
+from app.tenants.search import phone_digits
 
 MAX_LIMIT: Final = 200
 _SEARCH_LENGTH: Final = 254
 
 
 @dataclass(frozen=True, slots=True)
+class Filters:
+    """Which members: part of a name, email or phone number; a status; codes on or off.
+
+    Without `contacts` names alone are searched: whoever sees contacts masked could otherwise spell one out.
+    """
+
+    search: str = ""
+    status: str | None = None
+    contacts: bool = True
+    codes_enabled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MemberPage:
-    """Some members by name, and the cursor of the next page; None on the last."""
+    """Some members by name, and the cursors of the pages beside it; None where there is none."""
 
     members: Sequence[Member]
     next: str | None
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cursor:
+    """The member a page begins after or, `backwards`, ends before."""
+
+    name: str
+    id: UUID
+    backwards: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,47 +57,74 @@ class Query:
     sql: str
     args: Sequence[object]
     limit: int
+    cursor: _Cursor | None
 
     def page(self, rows: Sequence[Row]) -> MemberPage:
         """The page that these rows make."""
-        kept = rows[: self.limit]
+        backwards = self.cursor is not None and self.cursor.backwards
         more = len(rows) > self.limit
-        last = (kept[-1]["sort_name"], kept[-1]["id"]) if more else None
-        return MemberPage([Member.of(row) for row in kept], base64url(msgspec.json.encode(last)) if last else None)
+        kept = rows[: self.limit]
+        if backwards:
+            kept = kept[::-1]
+        after = more if not backwards else True
+        before = more if backwards else self.cursor is not None
+        return MemberPage(
+            [Member.of(row) for row in kept],
+            _show_cursor(kept[-1], backwards=False) if kept and after else None,
+            _show_cursor(kept[0], backwards=True) if kept and before else None,
+        )
 
 
-def build(tenant_id: UUID, search: str, status: str | None, cursor: str | None, limit: int) -> Query:
+def matching(tenant_id: UUID, filters: Filters) -> tuple[str, list[Any]]:
+    """The condition that the members found fulfil, and its arguments. Raises InvalidRequest for an unknown status."""
+    args: list[Any] = [tenant_id]
+    where = ["tenant_id = $1"]
+    if filters.status is not None:
+        if filters.status not in STATUSES:
+            raise InvalidRequest(FieldError("/status", f"This must be one of {', '.join(STATUSES)}."))
+        args.append(filters.status)
+        where.append(f"status = ${len(args)}")
+    if filters.codes_enabled is not None:
+        args.append(filters.codes_enabled)
+        where.append(f"codes_enabled = ${len(args)}")
+    needle = "".join(c for c in filters.search if c.isprintable()).strip().lower()[:_SEARCH_LENGTH]
+    if needle:
+        args.append("%" + needle.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%")
+        columns = ("sort_name", "email", "phone_number") if filters.contacts else ("sort_name",)
+        found = [f"{column} LIKE ${len(args)}" for column in columns]
+        if filters.contacts and (digits := phone_digits(needle)):
+            args.append(f"%{digits}%")
+            found.append(f"phone_number LIKE ${len(args)}")
+        where.append(f"({' OR '.join(found)})")
+    return " AND ".join(where), args
+
+
+def build(tenant_id: UUID, filters: Filters, cursor: str | None, limit: int) -> Query:
     """The statement of a page. Raises InvalidRequest for an unknown status or cursor."""
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidRequest(FieldError("/limit", f"A page has 1 to {MAX_LIMIT} entries."))
-    args: list[Any] = [tenant_id]
-    where = ["tenant_id = $1"]
-    if status is not None:
-        if status not in STATUSES:
-            raise InvalidRequest(FieldError("/status", f"This must be one of {', '.join(STATUSES)}."))
-        args.append(status)
-        where.append(f"status = ${len(args)}")
-    needle = "".join(c for c in search if c.isprintable()).strip().lower()[:_SEARCH_LENGTH]
-    if needle:
-        args.append("%" + needle.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%")
-        where.append(f"(sort_name LIKE ${len(args)} OR email LIKE ${len(args)} OR phone_number LIKE ${len(args)})")
-    if cursor is not None:
-        args += _read_cursor(cursor)
-        where.append(f"(sort_name, id) > (${len(args) - 1}, ${len(args)})")
+    where, args = matching(tenant_id, filters)
+    place = _read_cursor(cursor) if cursor is not None else None
+    order = "sort_name, id"
+    if place is not None:
+        args += [place.name, place.id]
+        where += f" AND (sort_name, id) {'<' if place.backwards else '>'} (${len(args) - 1}, ${len(args)})"
+        order = "sort_name DESC, id DESC" if place.backwards else order
     args.append(limit + 1)
-    sql = (
-        f"SELECT {SELECTED}, sort_name FROM members WHERE {' AND '.join(where)} "
-        f"ORDER BY sort_name, id LIMIT ${len(args)}"
-    )
-    return Query(sql, args, limit)
+    sql = f"SELECT {SELECTED}, sort_name FROM members WHERE {where} ORDER BY {order} LIMIT ${len(args)}"
+    return Query(sql, args, limit, place)
 
 
-def _read_cursor(text: str) -> tuple[str, UUID]:
+def _show_cursor(row: Row, *, backwards: bool) -> str:
+    return base64url(msgspec.json.encode(_Cursor(row["sort_name"], row["id"], backwards)))
+
+
+def _read_cursor(text: str) -> _Cursor:
     try:
         packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        name, member_id = msgspec.json.decode(packed, type=tuple[str, UUID])
-        if "\0" in name:
+        place = msgspec.json.decode(packed, type=_Cursor)
+        if "\0" in place.name:
             raise ValueError(text)
     except ValueError:
         raise InvalidRequest(FieldError("/cursor", "This is not a cursor of this list.")) from None
-    return name, member_id
+    return place

@@ -4,17 +4,30 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 
 from app.audit.log import Actor, Client, record
 from app.errors import AlreadyExists, EditConflict, InvalidRequest, NotFound, TenantNotFound
-from app.members import changes, effects, personal, search
-from app.members.files import Report, RowFault, faults_of, read_csv
-from app.members.model import SELECTED, Member
-from app.members.search import MemberPage
+from app.members import changes, effects, invitations, personal, search
+from app.members.files import (
+    Outcome,
+    Report,
+    RowFault,
+    RowReport,
+    as_csv,
+    csv_head,
+    faults_of,
+    masked_faults,
+    read_csv,
+)
+from app.members.invitations import Invitation
+from app.members.model import DECIDED, SELECTED, Member, changed_fields
+from app.members.search import MAX_LIMIT, Filters, MemberPage
+from app.members.stats import SignInCounts, read_stats
+from app.members.story import About, read_changes, read_story
 from app.settings import Settings
 from app.storage.db import Database
 from app.tenants.rules import check_slug, region_of
@@ -22,11 +35,13 @@ from app.tenants.rules import check_slug, region_of
 _TENANT: Final = "SELECT id, locale, timezone FROM tenants WHERE slug = $1"
 _GET: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND id = $2"
 _BY_CONTACT: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND (email = $2 OR phone_number = $2)"
-_SWITCH_ALL: Final = """
-UPDATE members SET codes_enabled = $2, version = version + 1, updated_at = greatest($3, updated_at)
-WHERE tenant_id = $1 AND codes_enabled <> $2 AND ($4::uuid[] IS NULL OR id = ANY ($4))
+_SWITCH: Final = """
+UPDATE members SET codes_enabled = {on}, version = version + 1, updated_at = greatest({now}, updated_at)
+WHERE {found} AND codes_enabled <> {on} AND ({only}::uuid[] IS NULL OR id = ANY ({only}))
 RETURNING id
 """
+_COUNT: Final = "SELECT count(*) FROM (SELECT FROM members WHERE {found} LIMIT {at_most}) AS found"
+_EVERYBODY: Final = Filters()
 
 
 class _TakeBack(Exception):
@@ -60,14 +75,33 @@ class Members:
         self._channels = frozenset(settings.providers)
 
     async def create(self, slug: str, values: Mapping[str, object], *, actor: Actor, client: Client) -> Member:
-        """Adds a member; `name` is required, and `email` or `phone_number`. `pending` invites: they register first.
+        """Adds a member; `name` is required, and `email` or `phone_number`. `pending` invites: they register first, and
+        are told where to, unless registration is closed.
 
         Raises `InvalidRequest` with every fault, `AlreadyExists`.
         """
         now = self._clock()
         async with self._home(slug) as home:
             member = changes.drafted(home.tenant_id, values, now, home.region)
-            return await changes.save(home.connection, now, None, member, actor, client, self._channels)
+            member = await changes.save(home.connection, now, None, member, actor, client, self._channels)
+            invited = await invitations.welcome(home.connection, now, member, actor, client, self._channels)
+        if invited:
+            self._wake_worker()
+        return member
+
+    async def invite(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> Invitation:
+        """Sends a pending member the invitation again, at most once a minute.
+
+        Raises `NotFound`, and what `invitations.again` does.
+        """
+        now = self._clock()
+        async with self._home(slug) as home:
+            member = await changes.locked(home.connection, home.tenant_id, member_id)
+            if member is None:
+                raise _nobody()
+            invitation = await invitations.again(home.connection, now, member, actor, client, self._channels)
+        self._wake_worker()
+        return invitation
 
     async def get(self, slug: str, member_id: UUID) -> Member:
         """Raises `NotFound`."""
@@ -119,27 +153,33 @@ class Members:
         """
         rows = read_csv(body)
         now = self._clock()
-        counts = {"new": 0, "changed": 0, "unchanged": 0}
+        done: list[RowReport] = []
         faults: list[RowFault] = []
         try:
             async with self._home(slug) as home:
                 for number, values in enumerate(rows, start=2):
+                    wrong = masked_faults(number, values)
+                    outcome: Outcome = "faulty"
+                    fields: Sequence[str] = ()
                     try:
                         # A fault of one row leaves the transaction usable for the next.
                         async with home.connection.transaction():
-                            counts[await self._put(home, now, values, actor, client)] += 1
+                            if not wrong:
+                                outcome, fields = await self._put(home, now, values, actor, client)
                     except (InvalidRequest, AlreadyExists) as refusal:
-                        faults += faults_of(number, refusal)
+                        wrong = faults_of(number, refusal)
+                    done.append(RowReport(number, str(values.get("name", "")), outcome, fields))
+                    faults += wrong
                 if faults or dry_run:
                     raise _TakeBack
         except _TakeBack:
-            return Report(**counts, faults=faults)
+            return Report(done, faults)
         self._wake_worker()
-        return Report(**counts, faults=faults)
+        return Report(done, faults, applied=True)
 
     async def _put(
         self, home: _Home, now: datetime, values: Mapping[str, Any], actor: Actor, client: Client
-    ) -> Literal["new", "changed", "unchanged"]:
+    ) -> tuple[Outcome, Sequence[str]]:
         draft = changes.drafted(home.tenant_id, values, now, home.region)
         row = None
         for contact in filter(None, (draft.email, draft.phone_number)):
@@ -148,8 +188,10 @@ class Members:
         member = changes.edited(before, values, home.region) if before else draft
         after = await changes.save(home.connection, now, before, member, actor, client, self._channels)
         if before is None:
-            return "new"
-        return "changed" if after.version != before.version else "unchanged"
+            await invitations.welcome(home.connection, now, after, actor, client, self._channels)
+            return "new", [name for name in DECIDED if name in values and getattr(after, name) is not None]
+        fields = changed_fields(before, after)
+        return "changed" if fields else "unchanged", fields
 
     async def suspend(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> Member:
         """Open codes are void and all sessions end, in one transaction. Raises `NotFound`."""
@@ -160,15 +202,25 @@ class Members:
         return await self.update(slug, member_id, {"status": "active"}, actor=actor, client=client)
 
     async def switch_codes(
-        self, slug: str, on: bool, *, only: Sequence[UUID] | None = None, actor: Actor, client: Client
+        self,
+        slug: str,
+        on: bool,
+        *,
+        only: Sequence[UUID] | None = None,
+        found: Filters = _EVERYBODY,
+        actor: Actor,
+        client: Client,
     ) -> int:
-        """Switches codes on or off for all members, or for `only` those; how many it made a difference to.
+        """Switches codes on or off for all members `found`, or for `only` those; how many it made a difference to.
 
         Off means that the password alone signs in, where the tenant asks for one; elsewhere it means nothing.
         """
         now = self._clock()
         async with self._home(slug) as home:
-            rows = await home.connection.fetch(_SWITCH_ALL, home.tenant_id, on, now, only and list(only))
+            where, args = search.matching(home.tenant_id, found)
+            places = {name: f"${len(args) + n}" for n, name in enumerate(("on", "now", "only"), start=1)}
+            sql = _SWITCH.format(found=where, **places)
+            rows = await home.connection.fetch(sql, *args, on, now, None if only is None else list(only))
             for row in rows:
                 await record(
                     home.connection,
@@ -182,19 +234,49 @@ class Members:
                 )
         return len(rows)
 
-    async def list(
-        self,
-        slug: str,
-        *,
-        search_for: str = "",
-        status: str | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
+    async def page(
+        self, slug: str, found: Filters = _EVERYBODY, *, cursor: str | None = None, limit: int = 50
     ) -> MemberPage:
-        """A page of members by name. `search_for` is part of a name, email or phone number. Raises `InvalidRequest`."""
+        """A page of the members found, by name. Raises `InvalidRequest`."""
         async with self._home(slug) as home:
-            query = search.build(home.tenant_id, search_for, status, cursor, limit)
+            query = search.build(home.tenant_id, found, cursor, limit)
             return query.page(await home.connection.fetch(query.sql, *query.args))
+
+    async def count(self, slug: str, found: Filters = _EVERYBODY, *, at_most: int) -> int:
+        """How many members are found; counting stops at `at_most`. Raises `InvalidRequest`."""
+        async with self._home(slug) as home:
+            where, args = search.matching(home.tenant_id, found)
+            number: int = await home.connection.fetchval(
+                _COUNT.format(found=where, at_most=f"${len(args) + 1}"), *args, at_most
+            )
+        return number
+
+    async def export_list(
+        self, slug: str, found: Filters, *, masked: bool, actor: Actor, client: Client
+    ) -> AsyncIterator[bytes]:
+        """The members found, by name, as a CSV of any length; `masked` as viewers see them. Audited.
+
+        Raises `InvalidRequest` before the first chunk. A page is one transaction: a slow reader holds no connection.
+        """
+        page = await self.page(slug, found, limit=MAX_LIMIT)
+        async with self._home(slug) as home:
+            data = {"contacts": "masked" if masked else "shown"}
+            await record(home.connection, self._clock(), home.tenant_id, "members.exported", actor, client, data=data)
+        return self._as_csv(slug, found, page, masked=masked)
+
+    async def stats(self, slug: str) -> Sequence[SignInCounts]:
+        """How all members together got on with signing in, over 24 hours, 7 and 30 days."""
+        async with self._home(slug) as home:
+            return await read_stats(home.connection, home.tenant_id, self._clock())
+
+    async def about(self, member: Member, *, limit: int = 30) -> About:
+        """What happened to a member, and who changed what about them: the newest `limit` of each."""
+        async with self._db.every_tenant() as connection:
+            return About(
+                await read_story(connection, member.tenant_id, member.id, limit=limit),
+                await read_changes(connection, member.tenant_id, member.id, limit=limit),
+                await read_stats(connection, member.tenant_id, self._clock(), member.id),
+            )
 
     async def export(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> dict[str, Any]:
         """All that is kept of one person, for them to read (GDPR, article 15). Audited. Raises `NotFound`."""
@@ -216,6 +298,14 @@ class Members:
                 raise _nobody()
             rows = await personal.erase(home.connection, member)
             await changes.log(home.connection, now, member, "member.erased", actor, client, {"rows": rows})
+
+    async def _as_csv(self, slug: str, found: Filters, page: MemberPage, *, masked: bool) -> AsyncIterator[bytes]:
+        yield csv_head()
+        while True:
+            yield as_csv([member.masked() if masked else member for member in page.members])
+            if page.next is None:
+                return
+            page = await self.page(slug, found, cursor=page.next, limit=MAX_LIMIT)
 
     @asynccontextmanager
     async def _home(self, slug: str) -> AsyncIterator[_Home]:

@@ -171,7 +171,7 @@ def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
         args.append(f"%{_literal(needle)}%")
         columns = ("sort_name", "slug", "email") if filters.contacts else ("sort_name", "slug")
         matches = [f"{column} LIKE ${len(args)}" for column in columns]
-        if filters.contacts and (digits := _digits(needle)):
+        if filters.contacts and (digits := phone_digits(needle)):
             args.append(f"%{digits}%")
             matches.append(f"phone_number LIKE ${len(args)}")
         where.append(f"({' OR '.join(matches)})")
@@ -183,7 +183,7 @@ def _literal(text: str) -> str:
     return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
 
 
-def _digits(needle: str) -> str | None:
+def phone_digits(needle: str) -> str | None:
     """The digits of what may be part of a phone number. Leading zeros (`0770…`, `0044…`) are not in E.164."""
     digits = "".join(c for c in needle if c not in _PUNCTUATION)
     if not (digits.isascii() and digits.isdigit() and len(digits) >= _LEAST_DIGITS):

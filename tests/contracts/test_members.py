@@ -13,6 +13,7 @@ from app.audit.log import Actor, Client
 from app.errors import AlreadyExists, EditConflict, InvalidRequest, NotFound, TenantNotFound
 from app.keys import KeyRing
 from app.members.model import Member
+from app.members.search import Filters
 from app.members.service import Members
 from app.settings import Settings
 from app.storage.db import Database
@@ -228,21 +229,21 @@ async def test_pages_and_search(desk: Desk) -> None:
     names: list[str] = []
     cursor = None
     while True:
-        page = await desk.members.list(desk.tenant.slug, cursor=cursor, limit=3)
+        page = await desk.members.page(desk.tenant.slug, cursor=cursor, limit=3)
         names += [member.name for member in page.members]
         cursor = page.next
         if cursor is None:
             break
     assert names == [f"Member {n}" for n in range(7)]
     for needle in ("member 3", "M3@HOME", "900103"):
-        found = await desk.members.list(desk.tenant.slug, search_for=needle)
+        found = await desk.members.page(desk.tenant.slug, Filters(needle))
         assert [member.name for member in found.members] == ["Member 3"], needle
-    assert (await desk.members.list(desk.tenant.slug, search_for="%")).members == []
-    for bad in ({"cursor": "nonsense"}, {"status": "gone"}, {"limit": 0}):
+    assert (await desk.members.page(desk.tenant.slug, Filters("%"))).members == []
+    for bad in ({"cursor": "nonsense"}, {"found": Filters(status="gone")}, {"limit": 0}):
         with pytest.raises(InvalidRequest):
-            await desk.members.list(desk.tenant.slug, **bad)
+            await desk.members.page(desk.tenant.slug, **bad)
     with pytest.raises(TenantNotFound):
-        await desk.members.list("nobody-has-this-slug")
+        await desk.members.page("nobody-has-this-slug")
 
 
 async def test_codes_switched_in_bulk(desk: Desk) -> None:
@@ -267,7 +268,8 @@ async def test_a_file_all_or_nothing(desk: Desk) -> None:
         report = await desk.members.import_(
             desk.tenant.slug, text.encode(), dry_run=dry_run, actor=BY_HAND, client=SHELL
         )
-        return report.new, report.changed, report.unchanged, [(f.row, f.field) for f in report.faults]
+        counts = report.counts
+        return counts["new"], counts["changed"], counts["unchanged"], [(f.row, f.field) for f in report.faults]
 
     assert await put(good, dry_run=True) == (1, 1, 0, [])
     assert await desk.count("SELECT count(*) FROM members WHERE tenant_id = $1") == 1
