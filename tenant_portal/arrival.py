@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from app.auth.challenges import Realm
 from app.auth.links import Links
-from app.auth.sessions import HalfSignIn, Outcome, SignIn
+from app.auth.signing_in import HalfSignIn, Outcome, SignIn
 from app.errors import CodeExpired, NotFound
 from app.web.browser import TENANT, Answer, redirect, visitor
 from app.web.cookies import per_tenant

@@ -10,10 +10,11 @@ from litestar.params import FromPath
 from app.auth.challenges import Realm
 from app.auth.devices import read_device_token
 from app.auth.sessions import LiveSession
-from app.masking import mask_email, mask_phone
+from app.errors import NotFound
 from app.web.browser import TENANT, Answer, leave, visitor
 from app.web.services import AnyRequest, services
 from app.web.useragents import describe
+from tenant_portal.contacts import kinds
 from tenant_portal.cursors import read_cursor, show_cursor
 from tenant_portal.texts import entry, notice
 from tenant_portal.visits import device_token
@@ -28,13 +29,28 @@ async def session_of(request: AnyRequest, slug: str) -> LiveSession | None:
     return session if session is not None and session.tenant_slug == slug else None
 
 
+async def member_session(request: AnyRequest, slug: str) -> LiveSession | None:
+    """The same for pages that only members have. Raises `NotFound` for an organisation's own session."""
+    session = await session_of(request, slug)
+    if session is not None and session.subject.kind != "member":
+        raise NotFound
+    return session
+
+
+def to_login(request: AnyRequest, slug: str) -> Answer:
+    """Where whoever isn't signed in begins."""
+    return leave(request, f"/t/{slug}/login")
+
+
 @get("/t/{slug:str}")
 async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """The dashboard."""
     session = await session_of(request, slug)
     if session is None:
-        return _to_login(request, slug)
+        return to_login(request, slug)
     core = services(request)
+    # What another process has just changed is shown at once.
+    member = await core.own_account.member(session) if session.subject.kind == "member" else None
     cursor = request.query_params.get("before")
     known = read_device_token(core.ring, device_token(request, slug))
     # One more than is shown tells whether there is another page.
@@ -44,10 +60,16 @@ async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
         "tenant/dashboard.html",
         tenant={"slug": session.tenant_slug, "name": session.tenant_name},
         subject=session.subject,
-        contacts={
-            "email": mask_email(session.email) if session.email else None,
-            "phone_number": mask_phone(session.phone_number) if session.phone_number else None,
-        },
+        contacts=[
+            {
+                "name": kind.name,
+                "field": kind.field,
+                "value": kind.masked(member or session),
+                "verified": kind.verified(member) if member else None,
+                "changeable": member is not None and bool(kind.channels),
+            }
+            for kind in kinds(request)
+        ],
         sessions=[
             {
                 "id": row["id"],
@@ -83,7 +105,7 @@ async def sign_out(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Ends this session; another tenant's is left alone."""
     await TENANT.form(request)
     if await session_of(request, slug) is None:
-        return _to_login(request, slug)
+        return to_login(request, slug)
     return await TENANT.exit(request, f"/t/{slug}/login?done=signed-out")
 
 
@@ -93,7 +115,7 @@ async def end_session(request: AnyRequest, slug: FromPath[str], session_id: From
     await TENANT.form(request)
     session = await session_of(request, slug)
     if session is None:
-        return _to_login(request, slug)
+        return to_login(request, slug)
     await services(request).sessions.end(session, session_id, visitor(request))
     return leave(request, f"/t/{slug}/?done=session-ended")
 
@@ -104,7 +126,7 @@ async def end_others(request: AnyRequest, slug: FromPath[str]) -> Answer:
     await TENANT.form(request)
     session = await session_of(request, slug)
     if session is None:
-        return _to_login(request, slug)
+        return to_login(request, slug)
     await services(request).sessions.end_others(session, visitor(request))
     return leave(request, f"/t/{slug}/?done=others-ended")
 
@@ -115,13 +137,9 @@ async def forget_device(request: AnyRequest, slug: FromPath[str], device_id: Fro
     await TENANT.form(request)
     session = await session_of(request, slug)
     if session is None:
-        return _to_login(request, slug)
+        return to_login(request, slug)
     await services(request).sessions.revoke_device(session, device_id)
     return leave(request, f"/t/{slug}/?done=device-forgotten")
 
 
 HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (overview, sign_out, end_session, end_others, forget_device)
-
-
-def _to_login(request: AnyRequest, slug: str) -> Answer:
-    return leave(request, f"/t/{slug}/login")

@@ -7,12 +7,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from app.auth.challenges import Realm
-from app.web.browser import TENANT, Answer, leave, redirect
+from app.web.browser import TENANT, Answer, redirect
 from app.web.factor_pages import FactorPages
 from app.web.second_step import Finished
 from app.web.services import AnyRequest
 from tenant_portal.arrival import enter, second_step
-from tenant_portal.dashboard import session_of
+from tenant_portal.dashboard import session_of, to_login
 
 
 @get("/t/{slug:str}/second-factor")
@@ -40,42 +40,42 @@ async def check_enrolment(request: AnyRequest, slug: FromPath[str]) -> Answer:
 async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """What there is."""
     pages = await _pages(request, slug)
-    return await pages.show(request) if pages else _to_login(request, slug)
+    return await pages.show(request) if pages else to_login(request, slug)
 
 
 @post("/t/{slug:str}/factors/totp")
 async def enrol(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Begins to set an app up."""
     pages = await _pages(request, slug)
-    return await pages.enrol(request) if pages else _to_login(request, slug)
+    return await pages.enrol(request) if pages else to_login(request, slug)
 
 
 @post("/t/{slug:str}/factors/totp/confirm")
 async def confirm(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Puts it in force."""
     pages = await _pages(request, slug)
-    return await pages.confirm(request) if pages else _to_login(request, slug)
+    return await pages.confirm(request) if pages else to_login(request, slug)
 
 
 @get("/t/{slug:str}/factors/totp/remove")
 async def ask_removal(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Says what removing does."""
     pages = await _pages(request, slug)
-    return await pages.ask_removal(request) if pages else _to_login(request, slug)
+    return await pages.ask_removal(request) if pages else to_login(request, slug)
 
 
 @post("/t/{slug:str}/factors/totp/remove")
 async def remove(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Takes app and backup codes away."""
     pages = await _pages(request, slug)
-    return await pages.remove(request) if pages else _to_login(request, slug)
+    return await pages.remove(request) if pages else to_login(request, slug)
 
 
 @post("/t/{slug:str}/factors/backup-codes")
 async def backup_codes(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """New ones, shown this once."""
     pages = await _pages(request, slug)
-    return await pages.backup_codes(request) if pages else _to_login(request, slug)
+    return await pages.backup_codes(request) if pages else to_login(request, slug)
 
 
 HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (
@@ -107,7 +107,3 @@ async def _pages(request: AnyRequest, slug: str) -> FactorPages | None:
         return None
     context: dict[str, object] = {"tenant": {"slug": session.tenant_slug, "name": session.tenant_name}}
     return FactorPages(TENANT, f"/t/{slug}/factors", "tenant/factors.html", session, context)
-
-
-def _to_login(request: AnyRequest, slug: str) -> Answer:
-    return leave(request, f"/t/{slug}/login")

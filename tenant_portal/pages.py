@@ -4,22 +4,29 @@ Before sign-in every well-formed slug gets the same pages, headers and cookies, 
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Final
 from urllib.parse import urlencode
 
 from litestar import Router, get, post
 from litestar.params import FromPath
 
-from app.auth.challenges import Issued, Realm, Status
-from app.errors import CodeExpired, FieldError, GatehouseError, InvalidRequest, RateLimited, TooManyAttempts
+from app.auth.challenges import Issued, Realm
+from app.errors import FieldError, GatehouseError, InvalidRequest
 from app.web.browser import TENANT, Answer, is_htmx, redirect, visitor
 from app.web.forms import Form
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED, choose_language
-from tenant_portal import arrival, dashboard, factor_pages, password_pages, registration_pages
+from tenant_portal import (
+    arrival,
+    consent_pages,
+    contact_pages,
+    dashboard,
+    factor_pages,
+    password_pages,
+    registration_pages,
+)
 from tenant_portal.arrival import RESET, arrive, destination, wanted_of
-from tenant_portal.forms import ASKING, CHECKING, form_page
+from tenant_portal.forms import ASKING, CHECKING, code_page, delivery_part, form_page
 from tenant_portal.returns import allowed_return
 from tenant_portal.texts import notice
 from tenant_portal.visits import Pending, device_token, forget_challenge
@@ -123,18 +130,7 @@ async def delivery_status(request: AnyRequest, slug: FromPath[str]) -> Answer:
     pending = Pending.read(request, slug)
     if pending is None or not is_htmx(request):
         return redirect(f"/t/{slug}/verify")
-    try:
-        status = await _status(request, slug, pending)
-    except CodeExpired:
-        status = Status("expired", None, 0, 0)
-    return await TENANT.page(
-        request,
-        "tenant/verify.html",
-        block="delivery_status",
-        slug=slug,
-        state=status.state,
-        channel=status.channel,
-    )
+    return await delivery_part(request, "tenant/verify.html", pending, slug=slug)
 
 
 @post("/t/{slug:str}/resend")
@@ -174,6 +170,8 @@ ROUTES: Final = (
             delivery_status,
             resend,
             *arrival.HANDLERS,
+            *consent_pages.HANDLERS,
+            *contact_pages.HANDLERS,
             *dashboard.HANDLERS,
             *factor_pages.HANDLERS,
             *password_pages.HANDLERS,
@@ -222,16 +220,6 @@ async def _ask(request: AnyRequest, slug: str, form: Form) -> Answer:
     return redirect(f"/t/{slug}/verify", [pending.cookie(request, slug, outcome.expires_in)])
 
 
-async def _status(request: AnyRequest, slug: str, pending: Pending) -> Status:
-    core = services(request)
-    return await core.challenges.status(
-        Realm.of(slug),
-        pending.challenge_id,
-        disclose=core.settings.otp_disclose_errors,
-        device_token=device_token(request, slug),
-    )
-
-
 async def _start_page(request: AnyRequest, values: dict[str, str], refusal: GatehouseError | None = None) -> Answer:
     default = services(request).settings.default_tenant
     return await form_page(request, "tenant/start.html", refusal, default_tenant=default, values=values)
@@ -259,34 +247,13 @@ async def _verify_page(
     refusal: GatehouseError | None = None,
     form: Mapping[str, str] | None = None,
 ) -> Answer:
-    core = services(request)
-    now = core.clock()
-    typed = dict(form or {})
-    if not isinstance(refusal, InvalidRequest):
-        # A wrong code is typed anew; one that only lacks a digit is mended.
-        typed.pop("code", None)
-    try:
-        status = await _status(request, slug, pending)
-    except CodeExpired as gone:
-        status, refusal = Status("expired", None, 0, 0), refusal or gone
-    if status.state == "used":
-        return redirect(f"/t/{slug}/", [forget_challenge(request, slug)])
-    if refusal is None and status.state == "expired":
-        refusal = CodeExpired()
-    if refusal is None and status.attempts_left == 0:
-        refusal = TooManyAttempts(status.expires_in)
-    resend_in = refusal.retry_after if isinstance(refusal, RateLimited) else pending.resend_in(now)
-    return await form_page(
+    page = await code_page(
         request,
         "tenant/verify.html",
+        pending,
         refusal,
+        form,
         slug=slug,
-        code_length=pending.code_length,
-        expires_at=now + timedelta(seconds=status.expires_in),
-        channel=status.channel,
-        channels=list(core.settings.providers),
-        state=status.state,
-        resend_in=resend_in,
-        values=typed,
-        notice=notice(request.query_params.get("done")) if request.method == "GET" else None,
+        channels=list(services(request).settings.providers),
     )
+    return page or redirect(f"/t/{slug}/", [forget_challenge(request, slug)])

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from app.auth.sessions import HalfSignIn, Outcome, SignIn
+from app.auth.signing_in import HalfSignIn, Outcome, SignIn
 from app.errors import FieldError, InvalidRequest
 
 Channel: TypeAlias = Literal["email", "sms", "whatsapp", "push"]

@@ -19,6 +19,9 @@ _NOTICES: Final = {
     "others-ended": "All other sessions have ended.",
     "device-forgotten": "That device is forgotten. Its next sign-in is a stranger's.",
     "password-changed": "Your password is changed. All other sessions have ended.",
+    "email-confirmed": "Your email address is verified. You can sign in with it from now on.",
+    "phone-confirmed": "Your phone number is verified. You can sign in with it from now on.",
+    "consent-withdrawn": "Your consent is withdrawn.",
     "sent": "A new code is on its way. The one before stops working.",
 }
 _CHANNELS: Final = {
@@ -44,6 +47,7 @@ _ENDED: Final = {
     "factor-changed": "A session was ended because the second factor changed",
     "refresh-token-reused": "A session was ended for safety: its token was used twice",
 }
+_CONTACTS: Final = {"email": "email address", "phone_number": "phone number"}
 _TRIES: Final = ("{} tries left", "{} try left")
 _SAID: Final = {
     "sign_in_link.created": ("asked", "An admin made a sign-in link"),
@@ -58,8 +62,8 @@ _SAID: Final = {
     "message.tested": ("sent", "An admin sent a test message"),
     "password.wrong": ("refused", "Wrong password"),
     "member.created": ("changed", "The account was set up"),
+    "member.invited": ("sent", "You were invited to register"),
     "member.registered": ("verified", "You registered"),
-    "member.changed": ("changed", "Your account was changed"),
     "member.suspended": ("refused", "Sign-in was suspended"),
     "member.resumed": ("changed", "Sign-in was opened again"),
     "member.password_changed": ("changed", "The password was changed"),
@@ -138,5 +142,9 @@ def _told(action: str, data: Mapping[str, Any]) -> tuple[str, str]:
         case "tenant.changed":
             contacts = {"email", "phone_number"} & {change["field"] for change in data.get("changes", ())}
             return "changed", f"An admin changed {'where your codes go' if contacts else 'the settings'}"
+        case "member.changed":
+            changed = {change["field"] for change in data.get("changes", ())}
+            named = [word for field, word in _CONTACTS.items() if field in changed]
+            return "changed", f"Your {' and '.join(named) or 'account'} {'were' if len(named) > 1 else 'was'} changed"
         case _:
             return _SAID.get(action) or ("changed", action.replace(".", " ").replace("_", " ").capitalize())

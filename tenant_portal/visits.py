@@ -12,13 +12,13 @@ from litestar.datastructures import Cookie
 
 from app.auth.challenges import Issued
 from app.auth.devices import LIFETIME as DEVICE_LIFETIME
-from app.auth.sessions import HalfSignIn
+from app.auth.signing_in import HalfSignIn
 from app.keys import base64url
 from app.web.browser import jar_of
 from app.web.cookies import per_tenant
 from app.web.services import AnyRequest
 
-_CHALLENGE: Final = "challenge"
+SIGN_IN: Final = "challenge"
 _DEVICE: Final = "device"
 _REGISTRATION: Final = "newcomer"
 _VALUE: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([68])\.([0-9]{1,12})\.([A-Za-z0-9_-]*)")
@@ -28,8 +28,9 @@ _KEPT_AFTER_EXPIRY: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A sign-in under way. Plain text in a cookie: it is about the browser's own challenge, and nothing in it is
-    believed. The core judges the challenge, and where to go afterwards is checked when we get there.
+    """A code under way, for a sign-in or for what else has a cookie `name`. Plain text in it: it is about the browser's
+    own challenge, and nothing in it is believed. The core judges the challenge, and where to go afterwards is checked
+    when we get there.
     """
 
     challenge_id: str
@@ -40,14 +41,14 @@ class Pending:
     """Where the browser wants to go after sign-in."""
 
     @classmethod
-    def of(cls, issued: Issued, now: datetime, wanted: str | None) -> "Pending":
-        """The sign-in that a code was just sent for."""
+    def of(cls, issued: Issued, now: datetime, wanted: str | None = None) -> "Pending":
+        """What a code was just sent for."""
         return cls(issued.challenge_id, issued.code_length, int(now.timestamp()) + issued.resend_in, wanted)
 
     @classmethod
-    def read(cls, request: AnyRequest, slug: str) -> "Pending | None":
+    def read(cls, request: AnyRequest, slug: str, name: str = SIGN_IN) -> "Pending | None":
         """The one that this browser has under way for a tenant, or None."""
-        found = _VALUE.fullmatch(jar_of(request).read(request, per_tenant(_CHALLENGE, slug)) or "")
+        found = _VALUE.fullmatch(jar_of(request).read(request, per_tenant(name, slug)) or "")
         if found is None:
             return None
         challenge_id, length, resend_at, wanted = found.groups()
@@ -57,20 +58,20 @@ class Pending:
             return None
         return cls(challenge_id, int(length), int(resend_at), after or None)
 
-    def cookie(self, request: AnyRequest, slug: str, expires_in: int) -> Cookie:
+    def cookie(self, request: AnyRequest, slug: str, expires_in: int, name: str = SIGN_IN) -> Cookie:
         """The cookie that keeps it. Seconds until the code expires."""
         value = f"{self.challenge_id}.{self.code_length}.{self.resend_at}.{base64url((self.wanted or '').encode())}"
         seconds = expires_in + int(_KEPT_AFTER_EXPIRY.total_seconds())
-        return jar_of(request).make(per_tenant(_CHALLENGE, slug), value, seconds=seconds)
+        return jar_of(request).make(per_tenant(name, slug), value, seconds=seconds)
 
     def resend_in(self, now: datetime) -> int:
         """Seconds until a new code may be asked for."""
         return max(0, self.resend_at - int(now.timestamp()))
 
 
-def forget_challenge(request: AnyRequest, slug: str) -> Cookie:
-    """Drops the sign-in under way."""
-    return jar_of(request).drop(per_tenant(_CHALLENGE, slug))
+def forget_challenge(request: AnyRequest, slug: str, name: str = SIGN_IN) -> Cookie:
+    """Drops what is under way."""
+    return jar_of(request).drop(per_tenant(name, slug))
 
 
 def keep_registration(request: AnyRequest, half: HalfSignIn) -> Cookie:

@@ -58,7 +58,8 @@ async def sign_in(person: Visitor, db: Database, ring: KeyRing, tenant: SomeTena
 
 def posts(app: Litestar, tenant: SomeTenant) -> list[str]:
     """Every address of the tenant portal's pages that takes a POST, from the application itself."""
-    values = {"slug": tenant.slug, "session_id": str(uuid4()), "device_id": str(uuid4()), "token": "x" * 86}
+    values = {"slug": tenant.slug, "token": "x" * 86, "name": "email"}
+    values |= {name: str(uuid4()) for name in ("session_id", "device_id", "consent_id")}
     found = []
     for route in app.routes:
         if isinstance(route, HTTPRoute) and "POST" in route.methods and route.path.startswith(("/t/", "/login")):

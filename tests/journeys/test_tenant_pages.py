@@ -431,7 +431,7 @@ async def test_a_front_end_gets_its_person_back(settings: Settings, db: Database
             code = await current_code(db, ring, challenge_of(person))
             await person.submit(f"/t/{tenant.slug}/verify", {"code": code})
             assert person.page.url.path == f"/t/{tenant.slug}/{lands}"
-            assert (f'content="0;url={wanted}"' in person.page.text) == (lands == "continue")
+            assert (f'content="0; url={wanted}"' in person.page.text) == (lands == "continue")
             await person.open(f"/t/{tenant.slug}/continue?next={quote('https://evil.example/')}")
             assert person.page.status_code == 404
 
