@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from app.audit.log import Client
 from app.auth.challenges import Challenges, Realm
-from app.auth.sessions import Sessions, SignIn
+from app.auth.sessions import Sessions
+from app.auth.signing_in import SignIn
 from app.auth.tokens import RefreshToken
 from app.errors import CodeExpired, InvalidCode, InvalidToken, RateLimited, TooManyAttempts
 from app.keys import KeyRing

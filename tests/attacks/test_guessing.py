@@ -9,7 +9,8 @@ import pytest
 from app.audit.log import Actor, Client
 from app.auth.challenges import Challenges, Issued, Realm
 from app.auth.links import Links
-from app.auth.sessions import Sessions, SignIn
+from app.auth.sessions import Sessions
+from app.auth.signing_in import SignIn
 from app.errors import CodeExpired, InvalidCode, NotFound, RateLimited, TooManyAttempts
 from app.keys import KeyRing
 from app.storage.db import Database

@@ -29,7 +29,8 @@ from hypothesis.stateful import (
 from app.audit.log import Client
 from app.auth.challenges import Challenges, Issued, Realm
 from app.auth.limits import AddressLimiter
-from app.auth.sessions import Sessions, SignIn
+from app.auth.sessions import Sessions
+from app.auth.signing_in import SignIn
 from app.errors import CodeExpired, GatehouseError, InvalidCode, InvalidToken, RateLimited, TooManyAttempts
 from app.keys import KeyRing
 from app.settings import Settings

@@ -16,7 +16,8 @@ from app.audit.log import Actor, Client
 from app.auth.admin_sessions import STEP_UP
 from app.auth.admins import Admin
 from app.auth.links import Links
-from app.auth.sessions import Sessions, SignIn
+from app.auth.sessions import Sessions
+from app.auth.signing_in import SignIn
 from app.keys import KeyRing
 from app.settings import Settings
 from app.storage import SYSTEM_TENANT

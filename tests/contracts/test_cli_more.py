@@ -14,7 +14,8 @@ from app.audit.log import Actor, Client, record
 from app.audit.sealing import seal_once
 from app.auth.idempotency import Idempotency
 from app.auth.links import Links
-from app.auth.sessions import Sessions, SignIn
+from app.auth.sessions import Sessions
+from app.auth.signing_in import SignIn
 from app.cli.services import now
 from app.errors import CodeExpired
 from app.keys import KeyRing

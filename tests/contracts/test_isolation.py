@@ -1,55 +1,17 @@
 """The database itself keeps tenants apart: what a query that forgets its tenant gets, over every table there is."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from app.storage.db import Database
+from tests.rows import TENANT_TABLES, insert, values_for
 
 # The fleet's own row of a table, which is no tenant's and which every tenant may read.
 _FLEET: Final = UUID(int=0)
-_NOW: Final = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
-
-# Every table with a tenant's rows, from the catalogue: a new one is in these tests without anybody's doing.
-_TABLES: Final = """
-SELECT c.relname, CASE c.relname WHEN 'tenants' THEN 'id' ELSE 'tenant_id' END AS owner_column
-FROM pg_class c
-WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-  AND (c.relname = 'tenants' OR EXISTS (
-      SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped))
-ORDER BY c.relname
-"""
-_COLUMNS: Final = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type FROM pg_attribute a
-WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped
-  AND ((a.attnotnull AND NOT a.atthasdef) OR a.attname = ANY ($2))
-"""
-# What a value of each type may look like; where a table is choosier, its column is named.
-_BY_TYPE: Final[dict[str, Any]] = {
-    "uuid": UUID(int=7),
-    "text": "x",
-    "bytea": b"x",
-    "integer": 1,
-    "smallint": 1,
-    "boolean": False,
-    "timestamp with time zone": _NOW,
-    "timestamp with time zone[]": [_NOW],
-    "text[]": ["x"],
-}
-_BY_COLUMN: Final[dict[tuple[str, str], Any]] = {
-    ("admins", "role"): "owner",
-    ("api_keys", "role"): "owner",
-    ("challenges", "code_length"): 6,
-    ("half_sign_ins", "kind"): "api",
-    ("half_sign_ins", "next"): "totp",
-    ("outbox", "kind"): "code",
-    ("sessions", "kind"): "api",
-    ("sessions", "subject_kind"): "tenant",
-}
 
 
 class Rows:
@@ -60,28 +22,10 @@ class Rows:
         self.ours, self.theirs = uuid4(), uuid4()
 
 
-async def values_for(connection: asyncpg.Connection, table: str, owner_column: str, owner: UUID) -> dict[str, Any]:
-    """A row that passes the table's checks."""
-    values: dict[str, Any] = {}
-    for name, type_ in await connection.fetch(_COLUMNS, table, [owner_column]):
-        values[name] = _BY_COLUMN.get((table, name), _BY_TYPE.get(type_))
-        if name == "id" and type_ == "uuid":
-            values[name] = uuid4()
-    if table == "tenants":
-        values["slug"] = f"t{owner.hex}"
-    return {**values, owner_column: owner}
-
-
-async def insert(connection: asyncpg.Connection, table: str, values: dict[str, Any]) -> None:
-    places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
-    sql = f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})"
-    await connection.execute(sql, *values.values())
-
-
 @pytest.fixture(scope="module")
 async def rows(db: Database) -> AsyncIterator[Rows]:
     async with db.connection() as connection:
-        made = Rows(dict(await connection.fetch(_TABLES)))
+        made = Rows(dict(await connection.fetch(TENANT_TABLES)))
     async with db.every_tenant() as connection:
         for owner in (made.ours, made.theirs):
             # Tenants first: admins and keys refer to them.

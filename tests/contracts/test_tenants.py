@@ -13,7 +13,8 @@ import pytest
 from app.audit.log import Actor, Client, record
 from app.auth.challenges import Challenges, Realm
 from app.auth.links import Links
-from app.auth.sessions import Sessions, SignIn
+from app.auth.sessions import Sessions
+from app.auth.signing_in import SignIn
 from app.errors import (
     AlreadyExists,
     ChannelUnavailable,
