@@ -12,7 +12,8 @@ from app.auth.factors import totp
 from app.auth.factors.second_steps import SecondSteps
 from app.auth.factors.service import Enrolment, Factors, Holder
 from app.auth.links import Links
-from app.auth.sessions import HalfSignIn, LiveSession, Outcome, Sessions, SignIn
+from app.auth.sessions import LiveSession, Sessions
+from app.auth.signing_in import HalfSignIn, Outcome, SignIn
 from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database

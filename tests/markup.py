@@ -1,7 +1,14 @@
-"""Whether a page is HTML as the standard has it, as far as templates get it wrong: nesting, ids, references."""
+"""Whether a page is HTML as the standard has it, as far as templates get it wrong: nesting, ids, references.
 
+`PAGES=directory` in the environment keeps each page that is looked at, for a full validator to read (vnu).
+"""
+
+import os
+import re
 from collections import Counter
+from hashlib import sha256
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Final
 
 
@@ -23,11 +30,15 @@ _CHILDREN: Final = {
     "tr": {"th", "td"},
     "select": {"option", "optgroup", "hr"},
 }
+# At most milliseconds: HTML standard, 2.3.5.7.
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:\d\d)")
 _REFERENCES: Final = ("for", "aria-labelledby", "aria-describedby", "aria-controls")
 
 
 def faults(html: str) -> list[str]:
     """One sentence for each fault; an empty list is a pass."""
+    if directory := os.environ.get("PAGES"):
+        Path(directory, f"{sha256(html.encode()).hexdigest()[:16]}.html").write_text(html, encoding="utf-8")
     page = _Page()
     page.feed(html)
     page.close()
@@ -57,7 +68,9 @@ class _Page(HTMLParser):
         doubled = [name for name, times in Counter(name for name, _ in attrs).items() if times > 1]
         self.faults += [f"<{tag}> has {name} twice" for name in doubled]
         for name, value in attrs:
-            if name == "id":
+            if name == "datetime" and not _MOMENT.fullmatch(value or ""):
+                self.faults.append(f"{value} is no moment that HTML knows")
+            elif name == "id":
                 self.ids[value or ""] += 1
             elif name in _REFERENCES:
                 self.named += [(name, part) for part in (value or "").split()]

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from app.auth import codes
-from app.auth.sessions import Outcome, SignIn
+from app.auth.signing_in import Outcome, SignIn
 from app.keys import KeyRing
 from app.storage.db import Database, Row
 

@@ -18,7 +18,8 @@ from litestar import MediaType, Response
 from litestar.datastructures import Cookie
 
 from app.audit.log import Client
-from app.auth.sessions import LiveSession, SignIn
+from app.auth.sessions import LiveSession
+from app.auth.signing_in import SignIn
 from app.errors import CodeExpired, Forbidden
 from app.keys import base64url
 from app.web import csrf

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 from litestar.datastructures import Cookie
 
 from app.auth.factors.service import Holder
-from app.auth.sessions import HalfSignIn, SignIn
+from app.auth.signing_in import HalfSignIn, SignIn
 from app.errors import CodeExpired, Forbidden, GatehouseError, InvalidCode, InvalidRequest, RateLimited, TooManyAttempts
 from app.keys import base64url
 from app.web.browser import Answer, Face, jar_of, redirect, visitor

@@ -59,7 +59,7 @@ if (help) {
     if (!toggle.checked || event.ctrlKey || event.metaKey || event.altKey) return;
     // A moment after it was closed the focus may still be in the dialog.
     if (help.open || (event.target.closest("input, textarea, select") && !help.contains(event.target))) return;
-    if (event.key === "/") one("[data-search]").focus();
+    if (event.key === "/") one("[data-search]")?.focus();
     else if (event.key === "?") show();
     else return;
     event.preventDefault();

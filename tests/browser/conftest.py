@@ -1,6 +1,7 @@
 """Both portals in real Chromium: a real server on a port of its own, a worker, a mail server, and windows to look at.
 
-`SCREENSHOTS=docs/images` in the environment writes the pictures that the docs show.
+`SCREENSHOTS=directory` in the environment keeps a picture of each page that is checked, at each width, by day and by
+night.
 """
 
 import asyncio
@@ -11,16 +12,17 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import uvicorn
 from litestar import Litestar
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, Response, async_playwright
 
 from app.asgi import create_app
-from app.cli.web import listen
+from app.cli.listening import listen
 from app.delivery.dispatcher import Dispatcher
 from app.delivery.outbox import Outbox
 from app.delivery.providers import providers_for
@@ -34,6 +36,7 @@ from app.web.services import utc_now
 from app.worker import derive
 from tests.browser.axe import violations
 from tests.mailserver import MailServer, mail_server
+from tests.markup import faults
 
 _QUIET: Final = (
     "--no-sandbox",
@@ -44,6 +47,7 @@ _QUIET: Final = (
     "--disable-sync",
 )
 _CODE: Final = re.compile(r"^ +(\d{6,8}|[\d ]{7,9})\s*$", re.MULTILINE)
+_WIDTHS: Final = (1440, 768, 320)
 # What a refused form writes to the console by itself.
 _EXPECTED: Final = "Failed to load resource: the server responded with a status of 4"
 _WATCH_CSP: Final = """
@@ -68,12 +72,29 @@ class Site:
 
 
 @dataclass(slots=True)
+class ClockAhead:
+    """The clock on the wall, set forward by a test that can't wait."""
+
+    ahead: timedelta = timedelta()
+
+    def __call__(self) -> datetime:
+        return utc_now() + self.ahead
+
+    def forward(self, **span: float) -> None:
+        """Moves time on: `now.forward(minutes=10)`."""
+        self.ahead += timedelta(**span)
+
+
+@dataclass(slots=True)
 class Window:
-    """One browser window with cookies of its own. `faults` has what its console complained about, CSP first of all."""
+    """One browser window with cookies of its own. `faults` has what its console complained about, CSP first of all;
+    `answer` is the document that it shows.
+    """
 
     page: Page
     url: str
     faults: list[str]
+    answer: Response | None = None
 
     async def open(self, path: str) -> None:
         """Goes to a path of the site."""
@@ -84,31 +105,44 @@ class Window:
         async with self.page.expect_navigation():
             await self.page.get_by_role("button", name=name, exact=True).click()
 
+    async def challenge(self, cookie: str = "challenge") -> str:
+        """The id of the challenge that this browser has under way."""
+        cookies = await self.page.context.cookies()
+        (value,) = [each["value"] for each in cookies if f"gh_{cookie}_" in each["name"]]
+        return value.partition(".")[0]
+
     async def says(self) -> str:
         """The words of the page."""
         return await self.page.inner_text("body")
 
     async def check(self, picture: str | None = None) -> None:
-        """Holds the page to the standards: axe in both schemes, nothing wider than a 320 px screen, no CSP report.
+        """Holds the page to the standards on wide, middling and small screens, by day and by night.
 
-        `picture` names the file under which the docs show it.
+        Valid HTML, axe, nothing wider than the screen, no complaint on the console and so no CSP report. `picture`
+        names the files under which SCREENSHOTS keeps what it looks like.
         """
+        assert faults(await self.source()) == [], self.page.url
         size = self.page.viewport_size
         assert size is not None
-        for scheme in ("light", "dark"):
-            await self.page.emulate_media(color_scheme=scheme)
-            assert await violations(self.page) == [], f"{self.page.url} in {scheme}"
-            if picture:
-                await shoot(self.page, f"{picture}-{scheme}")
+        for width in _WIDTHS:
+            await self.page.set_viewport_size({"width": width, "height": size["height"]})
+            wide = await self.page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, f"{self.page.url} is {wide} px wide on a {width} px screen"
+            for scheme in ("light", "dark"):
+                await self.page.emulate_media(color_scheme=scheme)
+                # Of all rules only this one can tell day from night.
+                found = await violations(self.page, only="color-contrast" if scheme == "dark" else None)
+                assert found == [], f"{self.page.url} in {scheme}, {width} px"
+                if picture:
+                    await shoot(self.page, f"{picture}-{width}-{scheme}")
         await self.page.emulate_media(color_scheme="light")
-        await self.page.set_viewport_size({"width": 320, "height": 700})
-        width = await self.page.evaluate("document.documentElement.scrollWidth")
-        assert width <= 320, f"{self.page.url} is {width} px wide on a 320 px screen"
-        assert await violations(self.page) == [], f"{self.page.url} at 320 px"
-        if picture:
-            await shoot(self.page, f"{picture}-320")
         await self.page.set_viewport_size(size)
         assert self.faults == []
+
+    async def source(self) -> str:
+        """The page as the server sent it."""
+        assert self.answer is not None
+        return await self.answer.text()
 
 
 async def shoot(page: Page, name: str) -> None:
@@ -125,8 +159,14 @@ def changes() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-async def site(settings: Settings, changes: dict[str, Any]) -> AsyncIterator[Site]:
-    """The installation that the tests of a module share, on the database of this process and the clock on the wall."""
+def now() -> Callable[[], datetime]:
+    """The clock of a module's installation, the one on the wall; a module may have a fixture of this name itself."""
+    return utc_now
+
+
+@pytest.fixture(scope="module")
+async def site(settings: Settings, changes: dict[str, Any], now: Callable[[], datetime]) -> AsyncIterator[Site]:
+    """The installation that the tests of a module share, on the database of this process."""
     async with mail_server() as mail:
         listener = listen("127.0.0.1", 0)
         url = f"http://localhost:{listener.getsockname()[1]}"
@@ -135,12 +175,10 @@ async def site(settings: Settings, changes: dict[str, Any]) -> AsyncIterator[Sit
             public_url=url,
             jwt_issuer=url,
             smtp_port=mail.port,
-            otp_resend_cooldown_seconds=0,
-            otp_hourly_limit=10,
-            **changes,
+            **{"otp_resend_cooldown_seconds": 0, "otp_hourly_limit": 10} | changes,
         )
-        async with _worker(running):
-            with closing(listener), _server(create_app(running), listener):
+        async with _worker(running, now):
+            with closing(listener), _server(create_app(running, clock=now), listener):
                 yield Site(url, running, mail)
 
 
@@ -161,7 +199,7 @@ def _server(app: Litestar, listener: Any) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _worker(settings: Settings) -> AsyncIterator[None]:
+async def _worker(settings: Settings, now: Callable[[], datetime]) -> AsyncIterator[None]:
     """The worker's dispatcher with the providers of the settings."""
     assert settings.database_url
     assert settings.redis_url
@@ -175,7 +213,7 @@ async def _worker(settings: Settings) -> AsyncIterator[None]:
         accelerator,
         providers,
         Renderer(settings.public_url),
-        clock=utc_now,
+        clock=now,
         derive=lambda claimed: derive(ring, claimed),
     )
     running = asyncio.create_task(dispatcher.run())
@@ -220,6 +258,7 @@ async def open_window(chromium: Browser, site: Site) -> AsyncIterator[Callable[.
         await page.add_init_script(_WATCH_CSP)
         page.on("pageerror", lambda error: window.faults.append(str(error)))
         page.on("console", lambda message: _note(window, message.type, message.text))
+        page.on("response", lambda response: _arrive(window, response))
         windows.append(window)
         return window
 
@@ -227,6 +266,11 @@ async def open_window(chromium: Browser, site: Site) -> AsyncIterator[Callable[.
     for window in windows:
         await window.page.context.close()
     assert [window.faults for window in windows if window.faults] == []
+
+
+def _arrive(window: Window, response: Response) -> None:
+    if response.request.is_navigation_request() and response.frame == window.page.main_frame:
+        window.answer = response
 
 
 def _note(window: Window, kind: str, text: str) -> None:

@@ -10,6 +10,7 @@ from playwright.async_api import expect
 from app.audit.log import Actor, Client
 from app.auth.links import Links
 from app.auth.sessions import Sessions
+from app.delivery.disowning import token_for
 from app.keys import KeyRing
 from app.storage.db import Database
 from app.web.services import utc_now
@@ -206,6 +207,9 @@ async def test_the_other_pages_hold_to_the_same_standards(
     await expect(page.get_by_text("This link has expired or was used already.")).to_be_visible()
     await window.check("tenant-link-used")
 
+    await window.open(f"/not-me/{token_for(ring, tenant.id, tenant.id)}")
+    await window.press("Make this code useless")
+    await window.check("tenant-not-me-told")
     await window.open("/t/ACME/login")
     await window.check("problem")
     await window.open("/problems/rate-limited")
