@@ -9,6 +9,7 @@ from litestar.params import FromPath
 from litestar.response import Response
 
 from admin_portal.desk import desk
+from admin_portal.editing import version_of
 from admin_portal.guards import MANAGER, VIEWER, signed_in
 from admin_portal.views import Shown, errors_of, show
 from app.delivery.branding import Branding, Brandings
@@ -18,6 +19,7 @@ from app.keys import KeyRing
 from app.masking import mask_email
 from app.tenants.model import Tenant
 from app.web.browser import ADMIN, Answer, redirect, visitor
+from app.web.sentences import notice
 from app.web.services import AnyRequest, services
 
 # The fields of the form and what people call them.
@@ -42,6 +44,7 @@ _PREVIEW_HEADERS: Final = {
     ),
     "X-Frame-Options": "SAMEORIGIN",
 }
+_NOTICES: Final = {"saved": "The look is saved. Messages have it within half a minute."}
 _YES_OR_NO: Final = {"yes": True, "no": False}
 _CONFLICT: Final = 412
 _UNPROCESSABLE: Final = 422
@@ -58,7 +61,7 @@ async def branding_page(request: AnyRequest, slug: FromPath[str]) -> Answer:
 async def save_branding(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Saves the whole form. What is refused comes back as it was typed, after a conflict beside what is stored."""
     form = await ADMIN.form(request, "version", *LABELS)
-    version = _version(form.get("version", ""))
+    version = version_of(form)
     typed = {name: form.get(name, "").strip() for name in LABELS}
     tenant = await desk(request).tenants.get(slug)
     try:
@@ -123,14 +126,8 @@ async def _page(
         sms_text=sms.text,
         locale=locale,
         locales=[(key, Locale(key).english_name) for key in renderer.languages],
-        notice=_notice(request),
+        notice=notice(request, _NOTICES),
     )
-
-
-def _notice(request: AnyRequest) -> dict[str, str] | None:
-    if request.method != "GET" or request.query_params.get("done") != "saved":
-        return None
-    return {"kind": "done", "text": "The look is saved. Messages have it within half a minute."}
 
 
 async def _stored(request: AnyRequest, tenant: Tenant) -> Branding:
@@ -141,13 +138,6 @@ def _as_typed(branding: Branding) -> dict[str, Any]:
     """The fields as the form sends them."""
     texts = {name: getattr(branding, name) or "" for name in LABELS}
     return {**texts, "code_in_subject": "yes" if branding.code_in_subject else "no"}
-
-
-def _version(text: str) -> int:
-    """Raises `InvalidRequest` for a form without the version it showed: saving it could undo anybody's change."""
-    if not (text.isascii() and text.isdigit() and len(text) < len(str(2**31))):
-        raise InvalidRequest(detail="The page was not complete. Load it again.")
-    return int(text)
 
 
 def _locale(request: AnyRequest, tenant: Tenant, renderer: Renderer) -> str:

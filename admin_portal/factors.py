@@ -17,7 +17,7 @@ from admin_portal.guards import (
 from app.auth.devices import LIFETIME as DEVICE_LIFETIME
 from app.auth.signing_in import HalfSignIn, Outcome, SignIn
 from app.web.browser import ADMIN, Answer, jar_of, redirect
-from app.web.factor_pages import FactorPages
+from app.web.factor_pages import FactorPages, factor_handlers
 from app.web.second_step import Finished, SecondStep
 from app.web.services import AnyRequest, services
 
@@ -50,55 +50,6 @@ async def check_enrolment(request: AnyRequest) -> Answer:
     return await _go_on(request, await _step(request).check_enrolment(request))
 
 
-@get("/second-factor", opt=VIEWER)
-async def overview(request: AnyRequest) -> Answer:
-    """What there is."""
-    return await _pages(request).show(request)
-
-
-@post("/second-factor/totp", opt=VIEWER)
-async def enrol(request: AnyRequest) -> Answer:
-    """Begins to set an app up."""
-    return await _pages(request).enrol(request)
-
-
-@post("/second-factor/totp/confirm", opt=VIEWER)
-async def confirm(request: AnyRequest) -> Answer:
-    """Puts it in force."""
-    return await _pages(request).confirm(request)
-
-
-@get("/second-factor/totp/remove", opt=VIEWER)
-async def ask_removal(request: AnyRequest) -> Answer:
-    """Says what removing does."""
-    return await _pages(request).ask_removal(request)
-
-
-@post("/second-factor/totp/remove", opt=VIEWER)
-async def remove(request: AnyRequest) -> Answer:
-    """Takes app and backup codes away."""
-    return await _pages(request).remove(request)
-
-
-@post("/second-factor/backup-codes", opt=VIEWER)
-async def backup_codes(request: AnyRequest) -> Answer:
-    """New ones, shown this once."""
-    return await _pages(request).backup_codes(request)
-
-
-HANDLERS: Final = (
-    ask,
-    check,
-    check_enrolment,
-    overview,
-    enrol,
-    confirm,
-    ask_removal,
-    remove,
-    backup_codes,
-)
-
-
 def _step(request: AnyRequest) -> SecondStep:
     context: dict[str, object] = {"environment_label": services(request).settings.environment}
     return SecondStep(ADMIN, "admin_half", f"{SIGN_IN}/second-factor", "admin/second_factor.html", context)
@@ -122,7 +73,7 @@ async def _enter(request: AnyRequest, entered: SignIn, to: str, *cookies: Cookie
     return await ADMIN.enter(request, entered, to or HOME, cookies)
 
 
-def _pages(request: AnyRequest) -> FactorPages:
+async def _pages(request: AnyRequest) -> FactorPages:
     session = signed_in(request).session
     context: dict[str, object] = {
         "admin": {"email": session.email, "role": session.role},
@@ -130,3 +81,6 @@ def _pages(request: AnyRequest) -> FactorPages:
         "again": sign_in_address(OWN, "factor"),
     }
     return FactorPages(ADMIN, OWN, "admin/second_factor_own.html", session, context)
+
+
+HANDLERS: Final = (ask, check, check_enrolment, *factor_handlers("/second-factor", _pages, VIEWER))

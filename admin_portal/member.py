@@ -11,8 +11,10 @@ from admin_portal.desk import desk
 from admin_portal.editing import conflicting, plain, untouched, version_of
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.members import base_of, count_rows
+from admin_portal.tenant import next_code_at
 from admin_portal.views import Shown, change_line, errors_of, lines, session_lines, show
 from app.errors import AlreadyExists, EditConflict, GatehouseError, InvalidRequest
+from app.members.invitations import may_register
 from app.members.model import Member
 from app.tenants.model import Tenant
 from app.web.browser import ADMIN, Answer, redirect, visitor
@@ -92,10 +94,11 @@ async def page(
 ) -> Answer:
     """The member's page, perhaps with a group being edited; `values` are what was typed, otherwise what is stored."""
     own, core, admin = desk(request), services(request), signed_in(request)
-    about, sessions, second_factor = await asyncio.gather(
+    about, sessions, second_factor, standing = await asyncio.gather(
         own.members.about(member),
         own.member_sessions.list(tenant.id, member.id),
         core.factors.has_app(tenant.id, "member", member.id),
+        own.unlocking.standing(tenant.id, member.id),
     )
     stored = {name: plain(getattr(member, name)) for name in GROUPS.get(editing or "", ())}
     return await show(
@@ -114,6 +117,9 @@ async def page(
         changes=[change_line(change) for change in about.changes[:_SHOWN_CHANGES]],
         counts=count_rows(about.counts),
         second_factor=second_factor,
+        standing=standing,
+        next_code_at=next_code_at(core.settings, tenant, standing),
+        may_register=may_register(tenant.status, tenant.policy.get("registration")),
     )
 
 

@@ -13,12 +13,11 @@ from litestar.params import FromPath
 from admin_portal.desk import desk
 from admin_portal.guards import MANAGER, fresh, sign_in_address, signed_in
 from admin_portal.members import base_of
-from admin_portal.uploads import read_upload
 from admin_portal.views import Shown, errors_of, field_words, sentence, show
 from app.errors import InvalidRequest
 from app.members.files import MOST_ROWS, SIZE_LIMIT, Report
 from app.members.rules import SETTABLE
-from app.web.browser import Answer, redirect, visitor
+from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.reading import BODY_LIMIT
 from app.web.services import AnyRequest
 
@@ -37,7 +36,8 @@ async def import_page(request: AnyRequest, slug: FromPath[str]) -> Answer:
 @post("/tenants/{slug:str}/members/import", opt=MANAGER, request_max_body_size=SIZE_LIMIT + BODY_LIMIT)
 async def import_members(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Says what the file would do; sent again with `checked`, the digest of that, does it."""
-    form, body = await read_upload(request, "checked", file="file")
+    form = await ADMIN.form(request, "checked", file="file")
+    body = form.file
     if not fresh(request):
         return redirect(sign_in_address(f"{base_of(slug)}/import", "again"))
     if not body:

@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from admin_portal.desk import desk
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
-from admin_portal.views import COUNT_AT_MOST, FORM, Shown, errors_of, show
+from admin_portal.views import COUNT_AT_MOST, Shown, errors_of, show
 from app.errors import AlreadyExists, GatehouseError, InvalidRequest
 from app.members.model import Member
 from app.members.rules import STATUSES
@@ -21,6 +21,7 @@ from app.members.stats import SignInCounts
 from app.tenants.model import Tenant
 from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.forms import Form
+from app.web.sentences import FORM
 from app.web.services import AnyRequest
 
 PAGE: Final = 25
@@ -198,12 +199,15 @@ async def _list_page(
 ) -> Answer:
     members, may_edit = desk(request).members, signed_in(request).may_edit
     filters = choice.filters(contacts=may_edit)
-    page, total, everybody, counts = await asyncio.gather(
-        members.page(tenant.slug, filters, cursor=request.query_params.get("cursor"), limit=PAGE),
-        members.count(tenant.slug, filters, at_most=COUNT_AT_MOST),
+    cursor = request.query_params.get("cursor")
+    page, everybody, counts = await asyncio.gather(
+        members.page(tenant.slug, filters, cursor=cursor, limit=PAGE),
         members.count(tenant.slug, at_most=1),
         members.stats(tenant.slug),
     )
+    # Searching all of them a second time would cost as much again.
+    whole = cursor is None and page.next is None
+    total = len(page.members) if whole else await members.count(tenant.slug, filters, at_most=COUNT_AT_MOST)
     return await show(
         request,
         "admin/members.html",

@@ -13,12 +13,12 @@ from litestar.params import FromPath
 from admin_portal import factors
 from admin_portal.desk import desk
 from admin_portal.guards import ANYONE, HOME, SIGN_IN, own_path
-from admin_portal.views import FORM, in_words
-from app.auth.challenges import Issued, Realm
+from app.auth.asking import Issued, Realm
 from app.errors import CodeExpired, GatehouseError, InvalidCode, InvalidRequest, RateLimited, TooManyAttempts
 from app.tenants.rules import normalise_email
 from app.web.browser import ADMIN, Answer, jar_of, redirect, visitor
 from app.web.problems import refuse
+from app.web.sentences import FORM, errors_of
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED, choose_language
 
@@ -211,19 +211,5 @@ async def _page(request: AnyRequest, template: str, refusal: GatehouseError | No
         return await ADMIN.page(request, template, errors={}, **context)
     said = refuse(refusal, settings)
     return await ADMIN.page(
-        request, template, status=said.status, headers=said.headers, errors=_errors(refusal), **context
+        request, template, status=said.status, headers=said.headers, errors=errors_of(refusal), **context
     )
-
-
-def _errors(refusal: GatehouseError) -> dict[str, str]:
-    match refusal:
-        case InvalidRequest(errors=errors) if errors:
-            return {error.pointer.removeprefix("/") or FORM: error.detail for error in errors}
-        case InvalidCode(attempts_left=left):
-            return {"code": f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}  # noqa: RUF001 - a dash
-        case RateLimited(detail=detail, retry_after=retry_after):
-            return {FORM: f"{detail} You can ask again in {in_words(retry_after)}."}
-        case TooManyAttempts(retry_after=retry_after):
-            return {FORM: f"Too many attempts. Ask for a new code in {in_words(retry_after)}."}
-        case _:
-            return {FORM: refusal.detail}

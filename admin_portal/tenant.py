@@ -1,6 +1,7 @@
 """One tenant: everything about it on one page, its three groups of fields edited in place."""
 
 import asyncio
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -136,7 +137,7 @@ async def page(
         second_factor=second_factor,
         members=members,
         members_is_least=members >= COUNT_AT_MOST,
-        locked=_next_code_at(settings, tenant, standing) is not None,
+        locked=next_code_at(settings, tenant, standing) is not None,
         now=now,
     )
 
@@ -149,7 +150,7 @@ def advice_for(settings: Settings, tenant: Tenant, story: Story, standing: Stand
             suspended=tenant.status != "active",
             reachable=not tenant.contact_missing,
             locked=standing.locked_until is not None,
-            next_code_at=_next_code_at(settings, tenant, standing),
+            next_code_at=next_code_at(settings, tenant, standing),
         ),
     )
 
@@ -159,7 +160,8 @@ def stored(tenant: Tenant, group: str | None) -> dict[str, Any]:
     return {name: getattr(tenant, name) for name in GROUPS.get(group or "", ())}
 
 
-def _next_code_at(settings: Settings, tenant: Tenant, standing: Standing) -> Any:
+def next_code_at(settings: Settings, tenant: Tenant, standing: Standing) -> datetime | None:
+    """When the next code may be asked for; None: now."""
     limit = min(settings.otp_hourly_limit, tenant.policy.get("hourly_limit", _HOURLY_MOST))
     return standing.next_code_at(limit)
 

@@ -1,7 +1,6 @@
 """What the pages show: people, places, contacts and refusals in the words of somebody who does support."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -17,10 +16,9 @@ from app.tenants.history import Change
 from app.tenants.model import Tenant
 from app.tenants.rules import CHANNELS
 from app.web.browser import ADMIN, Answer
+from app.web.sentences import FORM, notice
 from app.web.services import AnyRequest, services
 from app.web.useragents import describe
-
-FORM: Final = "form"
 
 _NOTICES: Final = {
     "added": "The tenant is added.",
@@ -42,6 +40,7 @@ _NOTICES: Final = {
     "member-access": "The sign-in settings are saved.",
     "member-suspended": "The member is suspended, and signed out everywhere.",
     "member-resumed": "The member is resumed, and can sign in again.",
+    "member-invited": "The invitation is on its way.",
     "member-erased": "All that was kept of this person is deleted.",
     "members-imported": "The file is imported.",
     "codes-on": "Codes are on for these members.",
@@ -59,6 +58,8 @@ _CHANGE_WORDS: Final = {
     "member.registered": "Registered",
     "member.suspended": "Suspended",
     "member.resumed": "Resumed",
+    "member.unlocked": "Unlocked",
+    "member.invited": "Invited",
     "member.exported": "All data exported",
 }
 _CHANNEL_WORDS: Final = {"email": "Email", "sms": "SMS", "whatsapp": "WhatsApp", "push": "Push notification"}
@@ -78,7 +79,6 @@ _FIELD_WORDS: Final = {
     "must_verify": "Must prove new addresses",
 }
 _CONTACT_WORDS: Final = {"email": "an email address", "phone_number": "a phone number"}
-_SECONDS_UNTIL: Final = 120
 # Counting stops here: a page that says "more than 10,000" has said enough.
 COUNT_AT_MOST: Final = 10_000
 
@@ -92,15 +92,9 @@ async def show(request: AnyRequest, template: str, *, status: int = 200, **conte
         "environment_label": core.settings.environment,
         "now": core.clock(),
         "may_edit": admin.may_edit,
-        "notice": notice(request.query_params.get("done")) if request.method == "GET" else None,
+        "notice": notice(request, _NOTICES),
     }
     return await ADMIN.page(request, template, status=status, **{**said, **context})
-
-
-def notice(key: str | None) -> Mapping[str, str] | None:
-    """What a page says about the step that led to it; None for anything we don't say."""
-    text = _NOTICES.get(key or "")
-    return {"kind": "done", "text": text} if text else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +243,6 @@ def errors_of(refusal: GatehouseError, fields: Sequence[str], method: str) -> di
         at = "otp_delivery_method" if "otp_delivery_method" in fields else FORM
         return {at: f"{channel_words(method)} is switched off: no provider is set up."}
     return {FORM: refusal.detail}
-
-
-def in_words(seconds: int) -> str:
-    """A wait as people say it."""
-    if seconds < _SECONDS_UNTIL:
-        return f"{seconds} second{'' if seconds == 1 else 's'}"
-    return f"{math.ceil(seconds / 60)} minutes"
 
 
 def sentence(name: str, detail: str) -> str:

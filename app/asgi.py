@@ -9,7 +9,6 @@ from litestar.exceptions import HTTPException
 
 from admin_portal import api as admin_api
 from admin_portal import routes as admin_pages
-from admin_portal.api.office import Office
 from admin_portal.desk import Desk
 from app import resources
 from app.settings import Settings
@@ -53,10 +52,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
         request_max_body_size=BODY_LIMIT,
         exception_handlers={HTTPException: problems.handle, Exception: problems.handle},
         lifespan=[services.running],
-        state=State(
-            {"services": services, "pages": pages, "desk": Desk.of(services), "office": Office.of(services)},
-            deep_copy=False,
-        ),
+        state=State({"services": services, "pages": pages, "desk": Desk.of(services)}, deep_copy=False),
         cors_config=_cors(settings),
         openapi_config=openapi_config(pages, (*sign_in_api.TAGS, *admin_api.TAGS)),
         # Litestar's own would log bodies and cookies; app.web.edge writes the line of a request.

@@ -21,7 +21,7 @@ import uvloop
 
 from app.asgi import create_app
 from app.audit.log import Client
-from app.auth.challenges import Realm
+from app.auth.asking import Realm
 from app.auth.codes import read_challenge_id
 from app.delivery.outbox import Outbox, Outcome
 from app.settings import load

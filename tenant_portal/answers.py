@@ -5,7 +5,7 @@ from typing import Annotated, Final, TypeAlias
 from litestar import Response
 from litestar.params import PathParameter
 
-from app.auth.challenges import Issued, Realm
+from app.auth.asking import Issued, Realm
 from app.auth.standing import Status
 from app.errors import DeliveryFailed
 from app.web import limits

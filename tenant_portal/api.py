@@ -6,7 +6,7 @@ from litestar import Response, Router, post
 from litestar.openapi.spec import Tag
 from litestar.params import JSONBody
 
-from app.auth.challenges import Issued, Realm
+from app.auth.asking import Issued, Realm
 from app.errors import (
     ChannelUnavailable,
     CodeExpired,

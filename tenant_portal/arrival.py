@@ -10,7 +10,7 @@ from litestar.datastructures import Cookie
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from app.auth.challenges import Realm
+from app.auth.asking import Realm
 from app.auth.links import Links
 from app.auth.signing_in import HalfSignIn, Outcome, SignIn
 from app.errors import CodeExpired, NotFound
@@ -18,25 +18,27 @@ from app.web.browser import TENANT, Answer, redirect, visitor
 from app.web.cookies import per_tenant
 from app.web.problems import refuse
 from app.web.second_step import SecondStep
+from app.web.sentences import errors_of
 from app.web.services import AnyRequest, services
 from tenant_portal.dashboard import session_of
-from tenant_portal.returns import allowed_return
-from tenant_portal.texts import errors_of
+from tenant_portal.returns import allowed_return, own_page
 from tenant_portal.visits import keep_registration, remember_device
 
-# Where a sign-in leads that somebody who forgot the password began. No address of RETURN_URLS looks like it.
-RESET: Final = "reset"
+
+def permitted(request: AnyRequest, wanted: str | None) -> str | None:
+    """Where a browser wants to go after sign-in, if it may: a URL of RETURN_URLS, or the name of a page of ours."""
+    return own_page(wanted) or allowed_return(wanted, services(request).settings.return_urls)
 
 
 def wanted_of(request: AnyRequest) -> str | None:
-    """Where the browser should go after sign-in, if it may."""
-    return allowed_return(request.query_params.get("next"), services(request).settings.return_urls)
+    """The same of an address's `next`."""
+    return permitted(request, request.query_params.get("next"))
 
 
-def destination(request: AnyRequest, slug: str, wanted: str | None) -> str:
-    """Where a fresh sign-in leads: to the front end it came from, a new password, or the dashboard."""
-    if wanted == RESET:
-        return f"/t/{slug}/password"
+def destination(request: AnyRequest, slug: str, wanted: str | None, subject_kind: str = "member") -> str:
+    """Where a fresh sign-in leads: to the front end or the page that it came from, or the dashboard."""
+    if own_page(wanted):
+        return f"/t/{slug}/{own_page(wanted, subject_kind) or ''}"
     target = allowed_return(wanted, services(request).settings.return_urls)
     return f"/t/{slug}/continue?{urlencode({'next': target})}" if target else f"/t/{slug}/"
 
@@ -68,7 +70,9 @@ async def enter(
     slug = signed_in.tenant_slug
     if signed_in.device_token:
         cookies += (remember_device(request, slug, signed_in.device_token),)
-    return await TENANT.enter(request, signed_in, to or destination(request, slug, wanted), cookies)
+    return await TENANT.enter(
+        request, signed_in, to or destination(request, slug, wanted, signed_in.subject.kind), cookies
+    )
 
 
 @get("/t/{slug:str}/link/{token:str}")
@@ -104,7 +108,7 @@ async def go_on(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Leads to a front end of RETURN_URLS. `form-action` lets no form do so, hence this page in between."""
     if await session_of(request, slug) is None:
         return redirect(f"/t/{slug}/login")
-    target = wanted_of(request)
+    target = allowed_return(request.query_params.get("next"), services(request).settings.return_urls)
     if target is None:
         raise NotFound
     return await TENANT.page(request, "tenant/continue.html", slug=slug, target=target)

@@ -12,9 +12,10 @@ from app.auth.sessions import LiveSession
 from app.errors import NotFound
 from app.storage.db import Row
 from app.web.browser import TENANT, Answer, leave, visitor
+from app.web.sentences import notice
 from app.web.services import AnyRequest, services
 from tenant_portal.dashboard import member_session, to_login
-from tenant_portal.texts import notice
+from tenant_portal.texts import NOTICES
 
 
 @get("/t/{slug:str}/consents")
@@ -62,5 +63,5 @@ async def _page(
         tenant={"slug": session.tenant_slug, "name": session.tenant_name},
         consents=consents,
         withdrawing=withdrawing,
-        notice=notice(request.query_params.get("done")),
+        notice=notice(request, NOTICES),
     )

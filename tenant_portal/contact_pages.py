@@ -10,7 +10,7 @@ from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from app.auth.challenges import Realm
+from app.auth.asking import Realm
 from app.auth.sessions import LiveSession
 from app.errors import AlreadyExists, Forbidden, GatehouseError, NotFound
 from app.web.browser import TENANT, Answer, is_htmx, leave, redirect, visitor

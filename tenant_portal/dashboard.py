@@ -1,22 +1,25 @@
 """Signed in: where codes go, which devices are signed in or known, what happened, and the way out."""
 
 from typing import Final
+from urllib.parse import urlencode
 from uuid import UUID
 
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from app.auth.challenges import Realm
+from app.auth.asking import Realm
 from app.auth.devices import read_device_token
 from app.auth.sessions import LiveSession
 from app.errors import NotFound
 from app.web.browser import TENANT, Answer, leave, visitor
+from app.web.sentences import notice
 from app.web.services import AnyRequest, services
 from app.web.useragents import describe
 from tenant_portal.contacts import kinds
 from tenant_portal.cursors import read_cursor, show_cursor
-from tenant_portal.texts import entry, notice
+from tenant_portal.returns import own_page
+from tenant_portal.texts import NOTICES, entry
 from tenant_portal.visits import device_token
 
 _ENTRIES: Final = 20
@@ -87,6 +90,7 @@ async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
                 "device": row["name"] or describe(row["user_agent"]),
                 "place": row["ip"] or "unknown address",
                 "last_seen_at": row["seen_at"],
+                "remembered_until": row["remembered_until"],
                 "current": known is not None and row["id"] == known.device_id,
             }
             for row in await core.sessions.devices(session)
@@ -96,17 +100,19 @@ async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
         now=core.clock(),
         older=show_cursor(found[_ENTRIES - 1]) if len(found) > _ENTRIES else None,
         newest=cursor is None,
-        notice=notice(request.query_params.get("done")),
+        notice=notice(request, NOTICES),
     )
 
 
 @post("/t/{slug:str}/logout")
 async def sign_out(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Ends this session; another tenant's is left alone."""
-    await TENANT.form(request)
+    """Ends this session; another tenant's is left alone. `next` names the page that wants a fresh sign-in."""
+    form = await TENANT.form(request, "next")
     if await session_of(request, slug) is None:
         return to_login(request, slug)
-    return await TENANT.exit(request, f"/t/{slug}/login?done=signed-out")
+    page = own_page(form.get("next"))
+    to = urlencode({"done": "signed-out"} | ({"next": page} if page else {}))
+    return await TENANT.exit(request, f"/t/{slug}/login?{to}")
 
 
 @post("/t/{slug:str}/sessions/{session_id:uuid}/end")
@@ -139,7 +145,25 @@ async def forget_device(request: AnyRequest, slug: FromPath[str], device_id: Fro
     if session is None:
         return to_login(request, slug)
     await services(request).sessions.revoke_device(session, device_id)
-    return leave(request, f"/t/{slug}/?done=device-forgotten")
+    return leave(request, f"/t/{slug}/?done=device-forgotten#devices")
 
 
-HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (overview, sign_out, end_session, end_others, forget_device)
+@post("/t/{slug:str}/devices/forget-all")
+async def forget_devices(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """The same for all of them, this one too; whoever is signed in stays so."""
+    await TENANT.form(request)
+    session = await session_of(request, slug)
+    if session is None:
+        return to_login(request, slug)
+    await services(request).sessions.revoke_devices(session)
+    return leave(request, f"/t/{slug}/?done=devices-forgotten")
+
+
+HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (
+    overview,
+    sign_out,
+    end_session,
+    end_others,
+    forget_device,
+    forget_devices,
+)

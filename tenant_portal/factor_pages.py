@@ -6,9 +6,9 @@ from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from app.auth.challenges import Realm
+from app.auth.asking import Realm
 from app.web.browser import TENANT, Answer, redirect
-from app.web.factor_pages import FactorPages
+from app.web.factor_pages import FactorPages, factor_handlers
 from app.web.second_step import Finished
 from app.web.services import AnyRequest
 from tenant_portal.arrival import enter, second_step
@@ -36,61 +36,6 @@ async def check_enrolment(request: AnyRequest, slug: FromPath[str]) -> Answer:
     return await _go_on(request, slug, await second_step(slug).check_enrolment(request))
 
 
-@get("/t/{slug:str}/factors")
-async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """What there is."""
-    pages = await _pages(request, slug)
-    return await pages.show(request) if pages else to_login(request, slug)
-
-
-@post("/t/{slug:str}/factors/totp")
-async def enrol(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Begins to set an app up."""
-    pages = await _pages(request, slug)
-    return await pages.enrol(request) if pages else to_login(request, slug)
-
-
-@post("/t/{slug:str}/factors/totp/confirm")
-async def confirm(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Puts it in force."""
-    pages = await _pages(request, slug)
-    return await pages.confirm(request) if pages else to_login(request, slug)
-
-
-@get("/t/{slug:str}/factors/totp/remove")
-async def ask_removal(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Says what removing does."""
-    pages = await _pages(request, slug)
-    return await pages.ask_removal(request) if pages else to_login(request, slug)
-
-
-@post("/t/{slug:str}/factors/totp/remove")
-async def remove(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Takes app and backup codes away."""
-    pages = await _pages(request, slug)
-    return await pages.remove(request) if pages else to_login(request, slug)
-
-
-@post("/t/{slug:str}/factors/backup-codes")
-async def backup_codes(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """New ones, shown this once."""
-    pages = await _pages(request, slug)
-    return await pages.backup_codes(request) if pages else to_login(request, slug)
-
-
-HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (
-    ask,
-    check,
-    check_enrolment,
-    overview,
-    enrol,
-    confirm,
-    ask_removal,
-    remove,
-    backup_codes,
-)
-
-
 async def _go_on(request: AnyRequest, slug: str, step: Finished | Answer | None) -> Answer:
     if step is None:
         return redirect(f"/t/{slug}/login")
@@ -101,9 +46,18 @@ async def _go_on(request: AnyRequest, slug: str, step: Finished | Answer | None)
     return await enter(request, signed_in, wanted, second_step(slug).forget(request), to=to)
 
 
-async def _pages(request: AnyRequest, slug: str) -> FactorPages | None:
+async def _pages(request: AnyRequest) -> FactorPages | Answer:
+    slug = request.path_params["slug"]
     session = await session_of(request, slug)
     if session is None:
-        return None
+        return to_login(request, slug)
     context: dict[str, object] = {"tenant": {"slug": session.tenant_slug, "name": session.tenant_name}}
     return FactorPages(TENANT, f"/t/{slug}/factors", "tenant/factors.html", session, context)
+
+
+HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (
+    ask,
+    check,
+    check_enrolment,
+    *factor_handlers("/t/{slug:str}/factors", _pages),
+)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from litestar.datastructures import Cookie
 
-from app.auth.challenges import Realm
+from app.auth.asking import Realm
 from app.auth.standing import Status
 from app.errors import (
     ChannelUnavailable,
@@ -23,8 +23,9 @@ from app.errors import (
 )
 from app.web.browser import TENANT, Answer
 from app.web.problems import refuse
+from app.web.sentences import errors_of, notice
 from app.web.services import AnyRequest, services
-from tenant_portal.texts import errors_of, notice
+from tenant_portal.texts import NOTICES
 from tenant_portal.visits import Pending, device_token
 
 # What a person can do something about where they are; the rest is a page of its own.
@@ -134,6 +135,6 @@ async def code_page(
         state=status.state,
         resend_in=resend_in,
         values=typed,
-        notice=notice(request.query_params.get("done")) if request.method == "GET" else None,
+        notice=notice(request, NOTICES),
         **context,
     )

@@ -8,7 +8,7 @@ from litestar import Response, Router, delete, get, post, put
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct
 
-from app.auth.challenges import Issued, Realm
+from app.auth.asking import Issued, Realm
 from app.auth.entrance import Newcomer
 from app.errors import (
     AlreadyExists,

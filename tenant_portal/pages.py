@@ -10,10 +10,11 @@ from urllib.parse import urlencode
 from litestar import Router, get, post
 from litestar.params import FromPath
 
-from app.auth.challenges import Issued, Realm
+from app.auth.asking import Issued, Realm
 from app.errors import FieldError, GatehouseError, InvalidRequest
 from app.web.browser import TENANT, Answer, is_htmx, redirect, visitor
 from app.web.forms import Form
+from app.web.sentences import notice
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED, choose_language
 from tenant_portal import (
@@ -25,10 +26,10 @@ from tenant_portal import (
     password_pages,
     registration_pages,
 )
-from tenant_portal.arrival import RESET, arrive, destination, wanted_of
+from tenant_portal.arrival import arrive, destination, permitted, wanted_of
 from tenant_portal.forms import ASKING, CHECKING, code_page, delivery_part, form_page
-from tenant_portal.returns import allowed_return
-from tenant_portal.texts import notice
+from tenant_portal.returns import RESET
+from tenant_portal.texts import NOTICES
 from tenant_portal.visits import Pending, device_token, forget_challenge
 
 _SHORT_NAME: Final = "Use lower-case letters, digits and hyphens, such as acme-energy."
@@ -75,8 +76,9 @@ async def sign_in(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Asks how to reach the person. Whoever is signed in already goes on."""
     Realm.of(slug)
     wanted = wanted_of(request)
-    if await dashboard.session_of(request, slug) is not None:
-        return redirect(destination(request, slug, wanted))
+    session = await dashboard.session_of(request, slug)
+    if session is not None:
+        return redirect(destination(request, slug, wanted, session.subject.kind))
     return await _login_page(request, slug, {"next": wanted or ""})
 
 
@@ -213,7 +215,7 @@ async def _ask(request: AnyRequest, slug: str, form: Form) -> Answer:
         device_token=device_token(request, slug),
         kind="browser",
     )
-    wanted = RESET if reset else allowed_return(form.get("next"), core.settings.return_urls)
+    wanted = RESET if reset else permitted(request, form.get("next"))
     if not isinstance(outcome, Issued):
         return await arrive(request, outcome, wanted)
     pending = Pending.of(outcome, core.clock(), wanted)
@@ -236,7 +238,7 @@ async def _login_page(
         slug=slug,
         channels=channels,
         values=values,
-        notice=notice(request.query_params.get("done")),
+        notice=notice(request, NOTICES),
     )
 
 

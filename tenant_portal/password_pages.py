@@ -44,6 +44,6 @@ async def _page(request: AnyRequest, session: LiveSession, refusal: GatehouseErr
         "tenant/password.html",
         refusal,
         tenant={"slug": session.tenant_slug, "name": session.tenant_name},
-        stale=isinstance(refusal, Forbidden),
+        stale=not services(request).own_account.is_recent(session),
         values={},
     )

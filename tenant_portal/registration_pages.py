@@ -6,9 +6,9 @@ from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from app.auth.challenges import Issued, Realm
+from app.auth.asking import Issued, Realm
 from app.auth.entrance import Newcomer
-from app.errors import AlreadyExists, CodeExpired, FieldError, Forbidden, GatehouseError, InvalidRequest
+from app.errors import AlreadyExists, CodeExpired, Forbidden, GatehouseError
 from app.web.browser import TENANT, Answer, redirect, visitor
 from app.web.forms import Form
 from app.web.services import AnyRequest, services
@@ -61,13 +61,11 @@ HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (show, register)
 
 
 def _newcomer(form: Form) -> Newcomer:
-    """Who they say they are. Raises `InvalidRequest` without their consent.
+    """Who they say they are.
 
     Document and version come back from the page: what is recorded is the text that was read, also when it has changed
     since.
     """
-    if "consent" not in form:
-        raise InvalidRequest(FieldError("/consent", "Tick this box to register."))
     return Newcomer(
         form.get("name", ""),
         form.get("email", "").strip() or None,
@@ -75,6 +73,7 @@ def _newcomer(form: Form) -> Newcomer:
         form.get("password") or None,
         form.get("document"),
         form.get("version"),
+        agrees="consent" in form,
     )
 
 

@@ -1,10 +1,20 @@
-"""Where a browser may be sent after sign-in: only to what RETURN_URLS names (CWE-601). Pure."""
+"""Where a browser may be sent after sign-in: to what RETURN_URLS names, or a page of ours (CWE-601). Pure."""
 
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+# Pages below /t/{slug}/ that want a fresh sign-in, and so are led back to after it. None looks like a URL.
+RESET: Final = "password"
+_EVERYBODYS: Final = frozenset({"factors"})
+_MEMBERS: Final = frozenset({RESET, "contacts/email", "contacts/phone"})
 _LONGEST: Final = 1000
+
+
+def own_page(wanted: str | None, subject_kind: str = "member") -> str | None:
+    """The name of such a page if it is one, and one that this kind of person has, else None."""
+    theirs = _EVERYBODYS | _MEMBERS if subject_kind == "member" else _EVERYBODYS
+    return wanted if wanted in theirs else None
 
 
 def allowed_return(wanted: str | None, allowed: Iterable[str]) -> str | None:

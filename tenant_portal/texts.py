@@ -1,23 +1,19 @@
-"""What the pages say: refusals at a form, and a person's own history in plain words. Pure."""
+"""What the pages say: what a step did, and a person's own history in plain words. Pure."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from app.auth.sessions import Event
-from app.errors import GatehouseError, InvalidCode, InvalidRequest, RateLimited
 from app.web.useragents import describe
 
-# Where no field is to blame.
-FORM: Final = "form"
-
-_NOTICES: Final = {
+NOTICES: Final = {
     "signed-out": "You are signed out.",
     "session-ended": "That session has ended.",
     "others-ended": "All other sessions have ended.",
     "device-forgotten": "That device is forgotten. Its next sign-in is a stranger's.",
+    "devices-forgotten": "Your devices are forgotten. The next sign-in on each is a stranger's.",
     "password-changed": "Your password is changed. All other sessions have ended.",
     "email-confirmed": "Your email address is verified. You can sign in with it from now on.",
     "phone-confirmed": "Your phone number is verified. You can sign in with it from now on.",
@@ -54,6 +50,7 @@ _SAID: Final = {
     "tenant.created": ("changed", "The account was set up"),
     "tenant.suspended": ("refused", "Sign-in was suspended"),
     "tenant.resumed": ("changed", "Sign-in was opened again"),
+    "tenant.unlocked": ("changed", "An admin let codes be asked for again"),
     "factor.asked": ("asked", "Second factor asked for"),
     "factor.enrolled": ("changed", "An authenticator app was set up"),
     "factor.removed": ("changed", "The authenticator app was removed"),
@@ -66,36 +63,10 @@ _SAID: Final = {
     "member.registered": ("verified", "You registered"),
     "member.suspended": ("refused", "Sign-in was suspended"),
     "member.resumed": ("changed", "Sign-in was opened again"),
+    "member.unlocked": ("changed", "An admin let codes be asked for again"),
     "member.password_changed": ("changed", "The password was changed"),
     "consent.withdrawn": ("changed", "A consent was withdrawn"),
 }
-_SECONDS_UNTIL: Final = 120
-
-
-def in_words(seconds: int) -> str:
-    """A wait as people say it: "1 second", "90 seconds", "12 minutes"."""
-    if seconds < _SECONDS_UNTIL:
-        return f"{seconds} second{'' if seconds == 1 else 's'}"
-    return f"{math.ceil(seconds / 60)} minutes"
-
-
-def errors_of(refusal: GatehouseError) -> dict[str, str]:
-    """A refusal as sentences by field, for the form that it refuses."""
-    match refusal:
-        case InvalidRequest(errors=errors) if errors:
-            return {error.pointer.removeprefix("/") or FORM: error.detail for error in errors}
-        case InvalidCode(attempts_left=left):
-            return {"code": f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}  # noqa: RUF001 - a dash
-        case RateLimited(detail=detail, retry_after=retry_after):
-            return {FORM: f"{detail} You can ask again in {in_words(retry_after)}."}
-        case _:
-            return {FORM: refusal.detail}
-
-
-def notice(key: str | None) -> Mapping[str, str] | None:
-    """What a page says about the step that led to it; None for anything we don't say."""
-    text = _NOTICES.get(key or "")
-    return {"kind": "done", "text": text} if text else None
 
 
 @dataclass(frozen=True, slots=True)

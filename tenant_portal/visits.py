@@ -10,7 +10,7 @@ from typing import Final
 
 from litestar.datastructures import Cookie
 
-from app.auth.challenges import Issued
+from app.auth.asking import Issued
 from app.auth.devices import LIFETIME as DEVICE_LIFETIME
 from app.auth.signing_in import HalfSignIn
 from app.keys import base64url

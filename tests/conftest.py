@@ -15,6 +15,8 @@ from app.settings import Settings, load
 from app.storage.db import Database
 from app.storage.migrate import upgrade
 from app.storage.redis import Accelerator
+from tests.http import Http, serve
+from tests.pages import Visitor, visitor
 from tests.stores import StoresOfTests, start_test_stores
 
 
@@ -114,3 +116,17 @@ def challenges(
     db: Database, ring: KeyRing, settings: Settings, sessions: Sessions, limiter: AddressLimiter, clock: Clock
 ) -> Challenges:
     return Challenges(db, ring, settings, sessions, limiter, clock, wake_worker=lambda: None)
+
+
+@pytest.fixture
+async def http(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
+    """A client of the application; a module that wants other settings has a fixture of this name itself."""
+    async with serve(settings, clock) as served:
+        yield served
+
+
+@pytest.fixture
+async def person(http: Http) -> AsyncIterator[Visitor]:
+    """A fresh browser in front of it."""
+    async with visitor(http) as somebody:
+        yield somebody

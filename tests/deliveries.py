@@ -1,18 +1,17 @@
 """A worker at its work in tests: in this process on a clock of the test's, or as a process of its own."""
 
 import asyncio
-import os
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from structlog.testing import capture_logs
 
 from app.audit.log import Client
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.delivery.dispatcher import Dispatcher
 from app.delivery.outbox import Claimed, Outbox
 from app.delivery.providers.smtp import Smtp
@@ -22,8 +21,9 @@ from app.settings import Settings
 from app.storage.db import Database
 from app.storage.redis import Accelerator
 from app.worker import derive
-from tests.mailserver import MailServer
+from tests.mailserver import Mail, MailServer
 from tests.people import SomeTenant, add_tenant
+from tests.processes import WORKER, environment, running
 
 CLIENT = Client("api", "203.0.113.9", "Firefox", "r")
 
@@ -102,37 +102,34 @@ async def states(db: Database) -> dict[str, int]:
     return {row["state"]: row["count"] for row in rows}
 
 
-WORKER = "import os; from app.settings import load; from app.worker import main; main(load(os.environ, dotenv=None))"
+def copies(mails: Sequence[Mail]) -> Counter[str]:
+    """How many copies of each message there are."""
+    return Counter(str(copy.read["Message-ID"]) for copy in mails)
+
+
+def assert_copies_are_equal(mails: Sequence[Mail]) -> None:
+    """Every copy of a message has its code, whoever sent it."""
+    subjects = defaultdict(set)
+    for copy in mails:
+        subjects[str(copy.read["Message-ID"])].add(str(copy.read["Subject"]))
+    assert [found for found in subjects.values() if len(found) > 1] == []
+
+
+async def until_all_have_arrived(mail: MailServer, messages: int) -> None:
+    """Waits for mails until there is at least one copy of so many messages."""
+    seen: set[str] = set()
+    looked_at = 0
+    while True:
+        seen.update(copies(mail.mails[looked_at:]))
+        looked_at = len(mail.mails)
+        if len(seen) >= messages:
+            return
+        await mail.next()
 
 
 @asynccontextmanager
 async def worker_process(settings: Settings, mail: MailServer) -> AsyncIterator[asyncio.subprocess.Process]:
     """`gatehouse worker` as a process of its own, on the tests' stores."""
-    assert settings.database_url
-    assert settings.redis_url
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        WORKER,
-        env={
-            "PATH": os.environ["PATH"],
-            "ENVIRONMENT": "test",
-            "DATA_DIR": str(settings.data_dir),
-            "DATABASE_URL": settings.database_url,
-            "REDIS_URL": settings.redis_url,
-            "SMTP_ENABLED": "true",
-            "SMTP_HOST": "127.0.0.1",
-            "SMTP_PORT": str(mail.port),
-            "SMTP_USE_TLS": "false",
-            "SMTP_FROM_EMAIL": "codes@gatehouse.example",
-        },
-        cwd=Path(__file__).parents[1],
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
+    log = settings.data_dir / "worker.log"
+    async with running(WORKER, log, environment(settings, SMTP_PORT=str(mail.port))) as process:
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()

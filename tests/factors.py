@@ -6,7 +6,8 @@ from typing import Literal
 from uuid import UUID
 
 from app.audit.log import Client
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.auth.credentials import SessionKind
 from app.auth.factors import totp
 from app.auth.factors.second_steps import SecondSteps

@@ -11,8 +11,11 @@ from typing import Any, cast
 
 import httpx
 
+from app.keys import KeyRing
+from app.storage.db import Database
 from tests.http import BASE_URL, Http
 from tests.markup import faults
+from tests.people import current_code
 
 BROWSER = {
     "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
@@ -65,6 +68,30 @@ class Visitor:
     def cookies(self) -> dict[str, str]:
         """The cookies the browser has by now."""
         return {cookie.name: cookie.value or "" for cookie in self.client.cookies.jar}
+
+
+def challenge_of(person: Visitor, cookie: str = "challenge") -> str:
+    """The id of the challenge that a browser has under way, from its cookie."""
+    (value,) = [value for name, value in person.cookies.items() if f"gh_{cookie}" in name]
+    return value.partition(".")[0]
+
+
+def looks(person: Visitor, slug: str) -> tuple[Any, ...]:
+    """What of an answer could tell one slug, or one address, from another."""
+    page = person.page
+    body = page.text.replace(slug, "SLUG").replace(person.token or "TOKEN", "TOKEN")
+    cookies = re.sub(r"_[0-9a-f]{12}=[^;]*|=[A-Za-z0-9_-]{43}", "=", page.headers.get("set-cookie", ""))
+    ignored = {"date", "x-request-id", "set-cookie"}
+    headers = sorted((name, value) for name, value in page.headers.items() if name not in ignored)
+    return page.status_code, str(page.url).replace(slug, "SLUG"), body, cookies, headers
+
+
+async def sign_in(person: Visitor, db: Database, ring: KeyRing, slug: str, identifier: str = "") -> None:
+    """The shortest way in: as the organisation itself, or as whom the identifier names."""
+    await person.open(f"/t/{slug}/login")
+    await person.submit(f"/t/{slug}/login", {"identifier": identifier})
+    await person.submit(f"/t/{slug}/verify", {"code": await current_code(db, ring, challenge_of(person))})
+    assert person.page.url.path == f"/t/{slug}/", person.text
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -68,19 +68,22 @@ async def running(program: str, log: Path, env: dict[str, str]) -> AsyncIterator
             await process.wait()
 
 
+async def until_it_answers(process: asyncio.subprocess.Process, url: str) -> None:
+    """A process announces its readiness by answering, so asking is all there is."""
+    async with httpx.AsyncClient() as client, asyncio.timeout(_LONGEST_START):
+        while True:
+            assert process.returncode is None, "it ended: see its log"
+            with suppress(httpx.TransportError):
+                await client.get(f"{url}/health")
+                return
+            await asyncio.sleep(0.05)
+
+
 @asynccontextmanager
 async def web_process(settings: Settings, log: Path, *, program: str = WEB, **changes: str) -> AsyncIterator[str]:
     """A web process that answers; its base URL."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     async with running(program, log, environment(settings, PORT=str(port), **changes)) as process:
-        async with httpx.AsyncClient() as client, asyncio.timeout(_LONGEST_START):
-            while True:
-                assert process.returncode is None, f"it ended: see {log}"
-                try:
-                    await client.get(f"{url}/health")
-                    break
-                except httpx.TransportError:
-                    # A process announces its readiness by answering, so asking is all there is.
-                    await asyncio.sleep(0.05)
+        await until_it_answers(process, url)
         yield url

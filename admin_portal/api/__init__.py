@@ -10,7 +10,7 @@ from admin_portal.api import (
     branding,
     factors,
     files,
-    invitations,
+    member_actions,
     member_files,
     members,
     people,
@@ -25,5 +25,5 @@ TAGS: Final = (Tag(name="Admin", description="With an API key that has a role, o
 
 def routes() -> Router:
     """The admin API. Raises `ConfigurationError` for a route that doesn't say who may call it."""
-    modules = (tenants, branding, actions, factors, files, records, people, members, member_files, invitations)
+    modules = (tenants, branding, actions, factors, files, records, people, members, member_actions, member_files)
     return guarded((handler for module in modules for handler in module.HANDLERS), [DoneOnce()], tags=["Admin"])

@@ -1,23 +1,18 @@
 """What is done for one tenant: its story told, a test sent, unlocked, let in."""
 
+from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
 from litestar import Response, get, post
 from litestar.params import JSONBody, QueryParameter
+from msgspec import Meta, Struct
 
 from admin_portal.api.documents import Once
 from admin_portal.api.guards import MANAGER, VIEWER, caller
-from admin_portal.api.office import office
-from admin_portal.api.payloads import (
-    LinkBody,
-    TestMessageBody,
-    TestMessageRequest,
-    TimelineBody,
-    TimelineEntry,
-    UnlockBody,
-)
+from admin_portal.api.payloads import Method, Next, UnlockBody
 from admin_portal.api.tenants import REFUSED, Limit, Slug
+from admin_portal.desk import desk
 from app.auth.links import LIFETIME
 from app.errors import (
     AlreadyExists,
@@ -39,6 +34,46 @@ _POLL_SECONDS: Final = 0.1
 _ARRIVED: Final = frozenset({"sent", "delivered"})
 
 
+class TestMessageRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """How the message should go; otherwise by the preferred method."""
+
+    channel: Method | None = None
+
+
+class TestMessageBody(Struct, frozen=True):
+    """Where a test message stands."""
+
+    id: UUID
+    channel: Method
+    state: Annotated[str, Meta(description="queued, sending, sent, delivered, failed, expired or void.")]
+    provider: str | None = None
+
+
+class LinkBody(Struct, frozen=True):
+    """Signs the tenant in, once. Shown this once."""
+
+    url: str
+    expires_in: Annotated[int, Meta(description="Whole seconds.", examples=[600])]
+
+
+class TimelineEntry(Struct, frozen=True):
+    """One line of the story. `look` names the kind of line."""
+
+    at: datetime
+    look: Annotated[str, Meta(examples=["sent"])]
+    text: Annotated[str, Meta(examples=["Accepted by the mail server"])]
+    notes: list[str]
+    ip: str | None
+    user_agent: str | None
+
+
+class TimelineBody(Struct, frozen=True):
+    """What happened to the tenant's codes, newest first."""
+
+    entries: list[TimelineEntry]
+    next: Next
+
+
 @get(
     "/tenants/{slug:str}/timeline",
     opt=VIEWER,
@@ -52,9 +87,9 @@ async def timeline(
     limit: Limit = 50,
 ) -> TimelineBody:
     """The story of each code in plain words, newest first."""
-    tenant = (await office(request).tenants.get(slug)).masked()
+    tenant = (await desk(request).tenants.get(slug)).masked()
     contacts = {"email": tenant.email, "phone_number": tenant.phone_number}
-    story = await office(request).timeline.read(tenant.id, contacts, cursor=cursor, limit=limit)
+    story = await desk(request).timeline.read(tenant.id, contacts, cursor=cursor, limit=limit)
     exact = caller(request).sees_contacts
     entries = [
         TimelineEntry(
@@ -75,7 +110,7 @@ async def timeline(
 )
 async def send_test(request: AnyRequest, slug: Slug, data: JSONBody[TestMessageRequest]) -> Response[TestMessageBody]:
     """Its words hold no code. With `Prefer: wait=10` the answer waits for the outcome: 200, or 502 with the reason."""
-    message = await office(request).tenants.send_test(
+    message = await desk(request).tenants.send_test(
         slug, channel=data.channel, actor=caller(request).actor, client=client_of(request)
     )
     wait = preferred_wait(request)
@@ -102,7 +137,7 @@ async def send_test(request: AnyRequest, slug: Slug, data: JSONBody[TestMessageR
 async def unlock(request: AnyRequest, slug: Slug) -> UnlockBody:
     """Forgets wrong codes, lock and hourly quota of the tenant's contact, so that a code can be asked for now."""
     tenant_id = await _tenant_id(request, slug)
-    unlocked = await office(request).unlocking.unlock(tenant_id, actor=caller(request).actor, client=client_of(request))
+    unlocked = await desk(request).unlocking.unlock(tenant_id, actor=caller(request).actor, client=client_of(request))
     return UnlockBody(unlocked)
 
 
@@ -116,10 +151,10 @@ async def unlock(request: AnyRequest, slug: Slug) -> UnlockBody:
 )
 async def sign_in_link(request: AnyRequest, slug: Slug) -> LinkBody:
     """A link that signs whoever has it in as this tenant, once, within ten minutes. It is in no store."""
-    tenant = await office(request).tenants.get(slug)
+    tenant = await desk(request).tenants.get(slug)
     if tenant.status != "active":
         raise TenantSuspended
-    token = await office(request).links.create(
+    token = await desk(request).links.create(
         tenant.id, ("tenant", tenant.id), caller(request).actor, client_of(request)
     )
     public_url = services(request).settings.public_url
@@ -130,12 +165,12 @@ HANDLERS: Final = (timeline, send_test, unlock, sign_in_link)
 
 
 async def _tenant_id(request: AnyRequest, slug: str) -> UUID:
-    return (await office(request).tenants.get(slug)).id
+    return (await desk(request).tenants.get(slug)).id
 
 
 async def _outcome(request: AnyRequest, message: TestMessage, wait: int) -> TestOutcome:
     """The outcome as soon as there is one, or where it stands after `wait` seconds."""
-    tenants = office(request).tenants
+    tenants = desk(request).tenants
     for _ in range(round(wait / _POLL_SECONDS)):
         outcome = await tenants.test_outcome(message)
         if outcome.settled:

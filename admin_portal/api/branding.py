@@ -8,8 +8,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict
 
 from admin_portal.api.guards import MANAGER, VIEWER, caller
-from admin_portal.api.office import office
 from admin_portal.api.tenants import REFUSED, IfMatch, Slug, etag, version_in
+from admin_portal.desk import desk
 from app.delivery.branding import Branding, Brandings
 from app.delivery.logo import MAX_BYTES
 from app.errors import EditConflict, PayloadTooLarge, TenantNotFound
@@ -93,7 +93,7 @@ class BrandingBody(Struct, frozen=True):
 )
 async def get_branding(request: AnyRequest, slug: Slug) -> Response[BrandingBody]:
     """Its version is the ETag; it is not the tenant's."""
-    tenant = await office(request).tenants.get(slug)
+    tenant = await desk(request).tenants.get(slug)
     return _answer(request, slug, await Brandings(services(request).db).get(tenant.id))
 
 
@@ -108,7 +108,7 @@ async def change_branding(
     request: AnyRequest, slug: Slug, data: JSONBody[BrandingChangeRequest], if_match: IfMatch = None
 ) -> Response[BrandingBody]:
     """Shows in messages after half a minute at the latest. What a refusal points at is wrong, and nothing was saved."""
-    tenant = await office(request).tenants.get(slug)
+    tenant = await desk(request).tenants.get(slug)
     branding = await Brandings(services(request).db).set(
         tenant.id,
         {name: value for name, value in asdict(data).items() if value is not UNSET},

@@ -7,8 +7,8 @@ from litestar import delete
 
 from admin_portal.api.guards import MANAGER, caller, require_fresh
 from admin_portal.api.members import MemberId
-from admin_portal.api.office import office
 from admin_portal.api.tenants import REFUSED, Slug
+from admin_portal.desk import desk
 from app.errors import NotFound, TenantNotFound
 from app.web.caller import client_of
 from app.web.docs import refusals
@@ -23,7 +23,7 @@ from app.web.services import AnyRequest, services
 )
 async def reset_tenant(request: AnyRequest, slug: Slug) -> None:
     """For a lost phone: app and backup codes stop working, whoever signed in by the contact is signed out and told."""
-    tenant = await office(request).tenants.get(slug)
+    tenant = await desk(request).tenants.get(slug)
     await _reset(request, tenant.id, "tenant", tenant.id)
 
 
@@ -35,7 +35,7 @@ async def reset_tenant(request: AnyRequest, slug: Slug) -> None:
 )
 async def reset_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> None:
     """For a lost phone: app and backup codes stop working, the member is signed out everywhere and told."""
-    member = await office(request).members.get(slug, member_id)
+    member = await desk(request).members.get(slug, member_id)
     await _reset(request, member.tenant_id, "member", member.id)
 
 

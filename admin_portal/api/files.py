@@ -5,13 +5,14 @@ from typing import Annotated, Final, Literal
 from litestar import get, post
 from litestar.params import QueryParameter
 from litestar.response import Stream
+from msgspec import Struct
 
 from admin_portal.api.documents import Download, Upload
 from admin_portal.api.formats import FormatParameter, download, wanted
 from admin_portal.api.guards import MANAGER, VIEWER, caller, require_fresh
-from admin_portal.api.office import office
-from admin_portal.api.payloads import MOST_SHOWN, ImportBody, RowBody, RowFaultBody
+from admin_portal.api.payloads import MOST_SHOWN, RowFaultBody
 from admin_portal.api.tenants import REFUSED, Method, Missing, Search, Status
+from admin_portal.desk import desk
 from app.errors import AlreadyExists, EditConflict, PayloadTooLarge
 from app.tenants.import_export import Report
 from app.tenants.search import Filters
@@ -26,6 +27,27 @@ _READERS: Final = {
     "application/jsonl": read_json_lines,
     "application/x-ndjson": read_json_lines,
 }
+
+
+class RowBody(Struct, frozen=True):
+    """What a row does, and to which fields."""
+
+    row: int
+    slug: str | None
+    outcome: Literal["new", "changed", "unchanged", "faulty"]
+    fields: list[str]
+
+
+class ImportBody(Struct, frozen=True):
+    """What an import did, or would do. Of rows and errors the first 1,000 are shown."""
+
+    applied: bool
+    new: int
+    changed: int
+    unchanged: int
+    faulty: int
+    rows: list[RowBody]
+    errors: list[RowFaultBody]
 
 
 @post(
@@ -52,9 +74,9 @@ async def import_tenants(
         raise UnsupportedMediaType(detail="Send the file as text/csv or application/jsonl.")
     rows = read(await request.body())
     if dry_run:
-        return _shown(await office(request).files.check(rows))
+        return _shown(await desk(request).files.check(rows))
     require_fresh(request)
-    return _shown(await office(request).files.load(rows, actor=caller(request).actor, client=client_of(request)))
+    return _shown(await desk(request).files.load(rows, actor=caller(request).actor, client=client_of(request)))
 
 
 @get("/tenants/export", opt=VIEWER, summary="Export tenants", responses=refusals(*REFUSED), operation_class=Download)
@@ -70,7 +92,7 @@ async def export_tenants(
     filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing)
     form: Literal["csv", "jsonl"] = "csv" if wanted(request, format, "csv") == "csv" else "jsonl"
     who = caller(request)
-    chunks = await office(request).files.export(
+    chunks = await desk(request).files.export(
         filters,
         form,
         masked=not who.sees_contacts,

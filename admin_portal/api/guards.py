@@ -14,7 +14,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Middleware
 
-from admin_portal.api.office import office
+from admin_portal.desk import desk
 from app.audit.log import Actor
 from app.auth.admin_sessions import is_fresh
 from app.auth.sessions import LiveSession
@@ -106,7 +106,7 @@ async def _identify(request: AnyRequest) -> AdminCaller:
         key.require("admin")
         return AdminCaller(Actor("api-key", key.id), key.id, key.role)
     session = await ADMIN.session(request)
-    if session is None or not await office(request).admin_sessions.goes_on(session, client_of(request)):
+    if session is None or not await desk(request).admin_sessions.goes_on(session, client_of(request)):
         raise InvalidToken("Present an API key, or sign in.")
     if request.method not in _SAFE:
         _check_origin(request)

@@ -1,23 +1,22 @@
 """Many members of a tenant at once: imported from a CSV, exported to one, counted."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Final, Literal
 
 from litestar import get, post
 from litestar.params import QueryParameter
 from litestar.response import Stream
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, convert
 
 from admin_portal.api.documents import CsvDownload, CsvUpload
 from admin_portal.api.formats import download
 from admin_portal.api.guards import MANAGER, VIEWER, caller, require_fresh
-from admin_portal.api.office import office
 from admin_portal.api.payloads import MOST_SHOWN, RowFaultBody
 from admin_portal.api.tenants import REFUSED, Slug
+from admin_portal.desk import desk
 from app.errors import FieldError, InvalidRequest, PayloadTooLarge, TenantNotFound
 from app.members.files import SIZE_LIMIT, Outcome, Report
 from app.members.search import Filters
-from app.members.stats import SignInCounts
 from app.web.caller import client_of
 from app.web.docs import refusals
 from app.web.problems import UnsupportedMediaType
@@ -48,8 +47,8 @@ class MemberImportBody(Struct, frozen=True):
 
 
 class MemberSpanBody(Struct, frozen=True):
-    """From `since` until now. `sent` is what a provider took, `delivered` what it said has arrived; `locked` counts
-    codes that too many wrong tries used up; of the sign-ins `begun`, `succeeded` led to a session.
+    """From `since`, a full hour, until now. `sent` is what a provider took, `delivered` what it said has arrived;
+    `locked` counts codes that too many wrong tries used up; of the sign-ins `begun`, `succeeded` led to a session.
     `success_rate` is null where none was begun.
     """
 
@@ -64,23 +63,6 @@ class MemberSpanBody(Struct, frozen=True):
     begun: int
     succeeded: int
     success_rate: Annotated[float, Meta(ge=0, le=1)] | None
-
-    @classmethod
-    def of(cls, counts: SignInCounts) -> "MemberSpanBody":
-        """These counts."""
-        return cls(
-            cast("Literal['24h', '7d', '30d']", counts.name),
-            counts.since,
-            counts.requested,
-            counts.sent,
-            counts.delivered,
-            counts.verified,
-            counts.wrong,
-            counts.locked,
-            counts.begun,
-            counts.succeeded,
-            counts.success_rate,
-        )
 
 
 class MemberStatsBody(Struct, frozen=True):
@@ -112,7 +94,7 @@ async def import_members(
         raise UnsupportedMediaType(detail="Send the file as text/csv.")
     if not dry_run:
         require_fresh(request)
-    report = await office(request).members.import_(
+    report = await desk(request).members.import_(
         slug, await request.body(), dry_run=dry_run, actor=caller(request).actor, client=client_of(request)
     )
     if report.faults and not dry_run:
@@ -140,7 +122,7 @@ async def export_members(
 ) -> Stream:
     """CSV of all that match, by name; it can be imported again. Viewers get contacts masked: theirs can't."""
     who = caller(request)
-    chunks = await office(request).members.export_list(
+    chunks = await desk(request).members.export_list(
         slug,
         Filters(search, status, contacts=who.sees_contacts),
         masked=not who.sees_contacts,
@@ -158,7 +140,9 @@ async def export_members(
 )
 async def member_stats(request: AnyRequest, slug: Slug) -> MemberStatsBody:
     """Codes asked for, sent, delivered, mistyped and used, and how many sign-ins succeeded: 24 hours, 7 and 30 days."""
-    return MemberStatsBody([MemberSpanBody.of(counts) for counts in await office(request).members.stats(slug)])
+    return MemberStatsBody(
+        [convert(counts, MemberSpanBody, from_attributes=True) for counts in await desk(request).members.stats(slug)]
+    )
 
 
 HANDLERS: Final = (import_members, export_members, member_stats)

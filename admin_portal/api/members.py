@@ -11,9 +11,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from admin_portal.api.documents import Once
 from admin_portal.api.guards import MANAGER, OWNER, VIEWER, caller, require_fresh
-from admin_portal.api.office import office
 from admin_portal.api.payloads import Next, given
 from admin_portal.api.tenants import REFUSED, Cursor, IfMatch, Slug, etag, version_in
+from admin_portal.desk import desk
 from app.errors import AlreadyExists, EditConflict, NotFound, TenantNotFound
 from app.members.model import Member
 from app.members.rules import METHODS, STATUSES
@@ -27,20 +27,7 @@ StatusWord = Annotated[str, Meta(extra_json_schema={"enum": list(STATUSES)})]
 Method = Annotated[str, Meta(extra_json_schema={"enum": list(METHODS)})]
 
 
-class MemberCreateRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """A new member, with an email address or a phone number or both. `pending` invites: they register themselves."""
-
-    name: Annotated[str, Meta(examples=["Ana Silva"])]
-    email: str | UnsetType | None = UNSET
-    phone_number: str | UnsetType | None = UNSET
-    preferred_method: Method | UnsetType | None = UNSET
-    locale: str | UnsetType = UNSET
-    status: StatusWord | UnsetType = UNSET
-    codes_enabled: bool | UnsetType = UNSET
-    must_verify: bool | UnsetType = UNSET
-
-
-class MemberChangeRequest(Struct, forbid_unknown_fields=True, frozen=True):
+class MemberChangeRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """What is to be changed; null clears. What isn't named stays."""
 
     name: str | UnsetType = UNSET
@@ -51,6 +38,12 @@ class MemberChangeRequest(Struct, forbid_unknown_fields=True, frozen=True):
     status: StatusWord | UnsetType = UNSET
     codes_enabled: bool | UnsetType = UNSET
     must_verify: bool | UnsetType = UNSET
+
+
+class MemberCreateRequest(MemberChangeRequest, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A new member, with an email address or a phone number or both. `pending` invites: they register themselves."""
+
+    name: Annotated[str, Meta(examples=["Ana Silva"])]
 
 
 class CodesRequest(Struct, forbid_unknown_fields=True, frozen=True):
@@ -110,7 +103,7 @@ async def list_members(
 ) -> MemberPageBody:
     """In pages that stay right while members come and go."""
     filters = Filters(search, status, contacts=caller(request).sees_contacts)
-    page = await office(request).members.page(slug, filters, cursor=cursor, limit=limit)
+    page = await desk(request).members.page(slug, filters, cursor=cursor, limit=limit)
     return MemberPageBody([_shown(request, member) for member in page.members], page.next)
 
 
@@ -124,7 +117,7 @@ async def list_members(
 async def add_member(request: AnyRequest, slug: Slug, data: JSONBody[MemberCreateRequest]) -> Response[MemberBody]:
     """They can sign in at once, unless `pending`."""
     require_fresh(request)
-    member = await office(request).members.create(
+    member = await desk(request).members.create(
         slug, given(data), actor=caller(request).actor, client=client_of(request)
     )
     return _answer(request, member, 201, {"Location": f"{request.scope['path']}/{member.id}"})
@@ -138,7 +131,7 @@ async def add_member(request: AnyRequest, slug: Slug, data: JSONBody[MemberCreat
 )
 async def get_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> Response[MemberBody]:
     """One of this tenant's."""
-    return _answer(request, await office(request).members.get(slug, member_id), 200)
+    return _answer(request, await desk(request).members.get(slug, member_id), 200)
 
 
 @patch(
@@ -156,7 +149,7 @@ async def change_member(
 ) -> Response[MemberBody]:
     """A contact's change voids open codes, ends sessions by policy, and tells the old and the new address."""
     require_fresh(request)
-    member = await office(request).members.update(
+    member = await desk(request).members.update(
         slug,
         member_id,
         given(data),
@@ -178,7 +171,7 @@ async def change_member(
 async def switch_codes(request: AnyRequest, slug: Slug, data: JSONBody[CodesRequest]) -> CodesBody:
     """Off: the password alone signs in, where the tenant asks for one. Elsewhere it means nothing."""
     require_fresh(request)
-    changed = await office(request).members.switch_codes(
+    changed = await desk(request).members.switch_codes(
         slug, data.codes_enabled, only=data.members, actor=caller(request).actor, client=client_of(request)
     )
     return CodesBody(changed)
@@ -193,9 +186,7 @@ async def switch_codes(request: AnyRequest, slug: Slug, data: JSONBody[CodesRequ
 async def export_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> Response[dict[str, Any]]:
     """For the person to read; without secrets. Audited."""
     require_fresh(request)
-    found = await office(request).members.export(
-        slug, member_id, actor=caller(request).actor, client=client_of(request)
-    )
+    found = await desk(request).members.export(slug, member_id, actor=caller(request).actor, client=client_of(request))
     return Response(found, headers={"Content-Disposition": 'attachment; filename="member.json"'})
 
 
@@ -208,7 +199,7 @@ async def export_member(request: AnyRequest, slug: Slug, member_id: MemberId) ->
 async def erase_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> None:
     """For good; the audit log keeps events under an id that leads to nobody. To only stop somebody, suspend them."""
     require_fresh(request)
-    await office(request).members.erase(slug, member_id, actor=caller(request).actor, client=client_of(request))
+    await desk(request).members.erase(slug, member_id, actor=caller(request).actor, client=client_of(request))
 
 
 HANDLERS: Final = (

@@ -9,7 +9,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin_portal.api.guards import admit, caller
-from admin_portal.api.office import office
+from admin_portal.desk import desk
 from app.auth.idempotency import Attempt, Idempotency
 from app.errors import Unavailable
 from app.web.reading import StrictRequest
@@ -42,7 +42,7 @@ class DoneOnce(ASGIMiddleware):
             return
         # Who calls is part of the key, so that comes first.
         await admit(request, scope["route_handler"])
-        idempotency = office(request).idempotency
+        idempotency = desk(request).idempotency
         attempt = await idempotency.begin(
             caller(request).id,
             key,

@@ -1,27 +1,23 @@
 """Who may do all this: admins and API keys."""
 
-from typing import Annotated, Final, TypeAlias
+from datetime import datetime
+from typing import Annotated, Final, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
 from litestar import Response, delete, get, patch, post
 from litestar.params import JSONBody, PathParameter
+from msgspec import Meta, Struct
 
 from admin_portal.api.documents import Once
 from admin_portal.api.guards import OWNER, VIEWER, caller, require_fresh
-from admin_portal.api.office import office
-from admin_portal.api.payloads import (
-    AdminBody,
-    AdminChangeRequest,
-    AdminCreateRequest,
-    AdminListBody,
-    ApiKeyBody,
-    ApiKeyCreateRequest,
-    ApiKeyListBody,
-    NewApiKeyBody,
-)
+from admin_portal.api.payloads import Email, Name, StatusWord
 from admin_portal.api.tenants import REFUSED, IfMatch, etag, version_in
+from admin_portal.desk import desk
+from app.auth.admins import ROLES, Admin
+from app.auth.api_keys import SCOPES, Scope
 from app.errors import AlreadyExists, EditConflict, NotFound
+from app.masking import mask_email
 from app.web.caller import client_of
 from app.web.docs import refusals
 from app.web.services import AnyRequest, services
@@ -30,11 +26,93 @@ AdminId: TypeAlias = Annotated[UUID, PathParameter(description="The admin's id."
 KeyId: TypeAlias = Annotated[UUID, PathParameter(description="The key's id.")]
 
 
+Role: TypeAlias = Literal["owner", "manager", "viewer"]
+RoleWord = Annotated[str, Meta(description=", ".join(ROLES), examples=["viewer"])]
+
+
+class AdminCreateRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A new admin, who can sign in at once."""
+
+    email: Email
+    role: RoleWord = "viewer"
+    name: Name | None = None
+
+
+class AdminChangeRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """What is to be changed. Who is suspended is signed out at once."""
+
+    name: Name | None = None
+    role: RoleWord | None = None
+    status: StatusWord | None = None
+
+
+class AdminBody(Struct, frozen=True):
+    """An admin. Viewers see addresses masked."""
+
+    id: UUID
+    email: Email
+    name: Name
+    role: Role
+    status: StatusWord
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    last_sign_in_at: datetime | None
+
+    @classmethod
+    def of(cls, admin: Admin, *, masked: bool = False) -> "AdminBody":
+        """This admin, for somebody who may (not) see contacts."""
+        body = msgspec.convert(admin.as_json(), cls)
+        if not masked:
+            return body
+        # Without a name of their own people are shown by their address.
+        name = mask_email(body.name) if "@" in body.name else body.name
+        return msgspec.structs.replace(body, email=mask_email(body.email), name=name)
+
+
+class AdminListBody(Struct, frozen=True):
+    """All admins by address, suspended ones too."""
+
+    admins: list[AdminBody]
+
+
+class ApiKeyCreateRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A new key."""
+
+    name: Name
+    role: RoleWord = "viewer"
+    scopes: list[Scope] = msgspec.field(default_factory=lambda: list(SCOPES))
+
+
+class ApiKeyBody(Struct, frozen=True):
+    """A key without its secret."""
+
+    id: UUID
+    name: Name
+    role: Role
+    scopes: list[Scope]
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewApiKeyBody(ApiKeyBody, frozen=True):
+    """A new key. `key` is shown this once."""
+
+    key: Annotated[str, Meta(examples=["ghk_…"])]
+
+
+class ApiKeyListBody(Struct, frozen=True):
+    """All keys, revoked ones too, oldest first."""
+
+    api_keys: list[ApiKeyBody]
+
+
 @get("/admins", opt=VIEWER, summary="List admins", responses=refusals(*REFUSED))
 async def list_admins(request: AnyRequest) -> AdminListBody:
     """All of them, suspended ones too."""
     masked = not caller(request).sees_contacts
-    return AdminListBody([AdminBody.of(admin, masked=masked) for admin in await office(request).admins.list()])
+    return AdminListBody([AdminBody.of(admin, masked=masked) for admin in await desk(request).admins.list()])
 
 
 @post(
@@ -47,7 +125,7 @@ async def list_admins(request: AnyRequest) -> AdminListBody:
 async def add_admin(request: AnyRequest, data: JSONBody[AdminCreateRequest]) -> Response[AdminBody]:
     """They can sign in at once."""
     require_fresh(request)
-    admin = await office(request).admins.add(
+    admin = await desk(request).admins.add(
         data.email, data.role, data.name, actor=caller(request).actor, client=client_of(request)
     )
     return Response(AdminBody.of(admin), status_code=201, headers={"ETag": etag(admin.version)})
@@ -64,7 +142,7 @@ async def change_admin(
 ) -> Response[AdminBody]:
     """A new role holds within 3 seconds. The last owner stays one."""
     require_fresh(request)
-    admin = await office(request).admins.change(
+    admin = await desk(request).admins.change(
         admin_id,
         name=data.name,
         role=data.role,
@@ -85,7 +163,7 @@ async def change_admin(
 async def suspend_admin(request: AnyRequest, admin_id: AdminId) -> None:
     """Signed out at once. What they did keeps their name, so nobody is removed."""
     require_fresh(request)
-    await office(request).admins.change(
+    await desk(request).admins.change(
         admin_id, status="suspended", actor=caller(request).actor, client=client_of(request)
     )
 

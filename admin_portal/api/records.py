@@ -2,27 +2,20 @@
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, TypeAlias, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 from uuid import UUID
 
 import msgspec
 from litestar import Response, get
 from litestar.params import QueryParameter
+from msgspec import Meta, Struct
 
 from admin_portal.api.documents import Download
 from admin_portal.api.formats import Format, FormatParameter, download, wanted
 from admin_portal.api.guards import VIEWER, caller
-from admin_portal.api.office import office
-from admin_portal.api.payloads import (
-    ChannelCountsBody,
-    DeliveryBody,
-    DeliveryPageBody,
-    EventBody,
-    EventPageBody,
-    SpanBody,
-    StatsBody,
-)
+from admin_portal.api.payloads import Method, Next
 from admin_portal.api.tenants import REFUSED, Limit
+from admin_portal.desk import desk
 from app.audit.export import EventFilters, Pages, as_csv, as_json_lines, event_pages
 from app.audit.listing import DeliveryFilters, deliveries_as_csv, deliveries_as_json_lines
 from app.errors import FieldError, InvalidRequest, TenantNotFound
@@ -35,6 +28,83 @@ OfTenant: TypeAlias = Annotated[str | None, QueryParameter(description="Of the t
 Start: TypeAlias = Annotated[datetime | None, QueryParameter(name="from", description="Earliest time, with its zone.")]
 End: TypeAlias = Annotated[datetime | None, QueryParameter(name="to", description="Time before which they end.")]
 Cursor: TypeAlias = Annotated[str | None, QueryParameter(description="`next` of the page before; JSON only.")]
+
+
+class DeliveryBody(Struct, frozen=True):
+    """One step of a message. `message` is the same for all steps of one."""
+
+    id: int
+    at: datetime
+    message: UUID
+    tenant: Annotated[str | None, Meta(description="Its slug; null where it was removed.")]
+    kind: Annotated[str, Meta(description="code, test or notice.")]
+    channel: Method
+    state: str
+    provider: str | None
+    provider_message_id: str | None
+    error_class: str | None
+    error_text: str | None
+    took_ms: int | None
+    challenge_id: UUID | None
+
+
+class DeliveryPageBody(Struct, frozen=True):
+    """Newest first."""
+
+    deliveries: list[DeliveryBody]
+    next: Next
+
+
+class EventBody(Struct, frozen=True):
+    """One entry of the audit log. Contacts in it are masked."""
+
+    id: int
+    at: datetime
+    tenant: str | None
+    action: Annotated[str, Meta(examples=["tenant.changed"])]
+    actor_kind: str
+    actor_id: UUID | None
+    actor: Annotated[str | None, Meta(description="An admin's address or an API key's name.")]
+    subject_kind: str | None
+    subject_id: UUID | None
+    challenge_id: UUID | None
+    source: str
+    ip: str | None
+    user_agent: str | None
+    request_id: str | None
+    data: dict[str, Any]
+
+
+class EventPageBody(Struct, frozen=True):
+    """Newest first."""
+
+    events: list[EventBody]
+    next: Next
+
+
+class ChannelCountsBody(Struct, frozen=True):
+    """One channel. `sent` is what a provider took, `delivered` what it said has arrived."""
+
+    channel: str
+    requested: int
+    sent: int
+    delivered: int
+    failed: int
+    verified: int
+
+
+class SpanBody(Struct, frozen=True):
+    """From `since`, a full hour, until now."""
+
+    name: Literal["24h", "7d", "30d"]
+    since: datetime
+    channels: list[ChannelCountsBody]
+
+
+class StatsBody(Struct, frozen=True):
+    """Codes of the whole installation."""
+
+    spans: list[SpanBody]
 
 
 @get(
@@ -64,7 +134,7 @@ async def deliveries(
         await _tenant_id(request, tenant), in_state, channel, provider, _aware("from", start), _aware("to", end)
     )
     form = wanted(request, format, "json")
-    listing = office(request).listing
+    listing = desk(request).listing
     if form == "json":
         page = await listing.deliveries(filters, cursor=cursor, limit=limit)
         return Response(DeliveryPageBody([DeliveryBody(**row) for row in page.rows], page.next))
@@ -96,7 +166,7 @@ async def events(
     form = wanted(request, format, "json")
     exact = caller(request).sees_contacts
     if form == "json":
-        page = await office(request).listing.events(filters, cursor=cursor, limit=limit)
+        page = await desk(request).listing.events(filters, cursor=cursor, limit=limit)
         rows = page.rows if exact else [_veiled(row) for row in page.rows]
         return Response(EventPageBody([EventBody(**row) for row in rows], page.next))
     pages = event_pages(services(request).db, filters)
@@ -114,7 +184,7 @@ async def stats(request: AnyRequest) -> StatsBody:
                 span.since,
                 [msgspec.convert(c, ChannelCountsBody, from_attributes=True) for c in span.channels],
             )
-            for span in await office(request).stats.read()
+            for span in await desk(request).stats.read()
         ]
     )
 
@@ -123,7 +193,7 @@ HANDLERS: Final = (deliveries, events, stats)
 
 
 async def _tenant_id(request: AnyRequest, slug: str | None) -> UUID | None:
-    return None if slug is None else (await office(request).tenants.get(slug)).id
+    return None if slug is None else (await desk(request).tenants.get(slug)).id
 
 
 def _aware(name: str, moment: datetime | None) -> datetime | None:

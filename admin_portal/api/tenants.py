@@ -8,7 +8,6 @@ from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParam
 
 from admin_portal.api.documents import Once
 from admin_portal.api.guards import MANAGER, OWNER, VIEWER, caller, require_fresh
-from admin_portal.api.office import office
 from admin_portal.api.payloads import (
     TenantBody,
     TenantChangeRequest,
@@ -16,6 +15,7 @@ from admin_portal.api.payloads import (
     TenantPageBody,
     given,
 )
+from admin_portal.desk import desk
 from app.errors import (
     AlreadyExists,
     ChannelUnavailable,
@@ -69,7 +69,7 @@ async def list_tenants(
 ) -> TenantPageBody:
     """In pages that stay right while tenants come and go."""
     filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing)
-    page = await office(request).tenants.list(filters, sort=sort, cursor=cursor, limit=limit)
+    page = await desk(request).tenants.list(filters, sort=sort, cursor=cursor, limit=limit)
     who = caller(request)
     return TenantPageBody([TenantBody.of(who.shown(tenant)) for tenant in page.tenants], page.next, page.previous)
 
@@ -83,14 +83,14 @@ async def list_tenants(
 )
 async def add_tenant(request: AnyRequest, data: JSONBody[TenantCreateRequest]) -> Response[TenantBody]:
     """The preferred method needs its contact, and a provider that is switched on."""
-    tenant = await office(request).tenants.create(given(data), actor=caller(request).actor, client=client_of(request))
+    tenant = await desk(request).tenants.create(given(data), actor=caller(request).actor, client=client_of(request))
     return _answer(tenant, 201, {"Location": f"{request.scope['path']}/{tenant.slug}"})
 
 
 @get("/tenants/{slug:str}", opt=VIEWER, summary="Read a tenant", responses=refusals(*REFUSED, TenantNotFound))
 async def get_tenant(request: AnyRequest, slug: Slug) -> Response[TenantBody]:
     """Its version is the ETag."""
-    return _answer(caller(request).shown(await office(request).tenants.get(slug)), 200)
+    return _answer(caller(request).shown(await desk(request).tenants.get(slug)), 200)
 
 
 @patch(
@@ -106,7 +106,7 @@ async def change_tenant(
     changes = given(data)
     if not changes.keys().isdisjoint({"email", "phone_number"}):
         require_fresh(request)
-    tenant = await office(request).tenants.update(
+    tenant = await desk(request).tenants.update(
         slug,
         changes,
         expected_version=version_in(if_match),
@@ -125,7 +125,7 @@ async def change_tenant(
 async def remove_tenant(request: AnyRequest, slug: Slug, if_match: IfMatch = None) -> None:
     """For good, with its sessions, codes and deliveries; only the audit log stays. To only stop it, suspend it."""
     require_fresh(request)
-    await office(request).removal.remove(
+    await desk(request).removal.remove(
         slug, expected_version=version_in(if_match), actor=caller(request).actor, client=client_of(request)
     )
 

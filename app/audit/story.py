@@ -266,6 +266,7 @@ _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
     "member.changed": _fixed("changed", "Member changed"),
     "member.suspended": _fixed("refused", "Member suspended"),
     "member.resumed": _fixed("changed", "Member resumed"),
+    "member.unlocked": _fixed("changed", "Unlocked: limits and wrong codes forgotten"),
     "member.erased": _fixed("changed", "Member erased"),
     "attack.tenant": _fixed("refused", "Unusually many wrong codes: codes have 8 digits for now"),
 }

@@ -1,13 +1,14 @@
 """Challenges: a code is asked for, sent again, checked. One statement a step; see `sql/challenges.sql`."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID, uuid4
 
 from app.audit.log import Client
 from app.auth import codes
+from app.auth.asking import Issued, Realm, Wish, read_identifier
 from app.auth.credentials import SessionKind
 from app.auth.devices import KnownDevice, read_device_token
 from app.auth.limits import AddressLimiter
@@ -17,9 +18,7 @@ from app.auth.standing import Status, concealed_state, disclosed_state, ended, r
 from app.errors import CodeExpired, DeliveryFailed, InvalidCode, RateLimited, TooManyAttempts
 from app.keys import KeyRing, keyed_hash
 from app.settings import Settings
-from app.storage import SYSTEM_SLUG
 from app.storage.db import Database, Row
-from app.tenants.rules import check_slug, normalise_email, normalise_phone
 
 _REQUEST: Final = f"SELECT * FROM fn.request_code({', '.join(f'${n}' for n in range(1, 29))})"
 _OPEN: Final = "SELECT * FROM fn.open_challenge($1, $2, $3, $4)"
@@ -27,52 +26,6 @@ _RESEND: Final = f"SELECT * FROM fn.resend_code({', '.join(f'${n}' for n in rang
 _COUNT: Final = "SELECT * FROM fn.count_attempt($1, $2, $3, $4)"
 _FAIL: Final = "SELECT fn.fail_attempt($1, $2, $3, $4)"
 _STATUS: Final = "SELECT * FROM fn.challenge_status($1, $2, $3, $4)"
-
-
-@dataclass(frozen=True, slots=True)
-class Realm:
-    """Whose door it is. Only a slug that passes the pattern opens a tenant's; admins have one of their own."""
-
-    slug: str
-
-    @classmethod
-    def of(cls, slug: str) -> "Realm":
-        """A tenant's. Raises `InvalidRequest`; in particular for the reserved slug, which no caller can name."""
-        return cls(check_slug(slug))
-
-    @classmethod
-    def admins(cls) -> "Realm":
-        """The reserved tenant under which admins sign in."""
-        return cls(SYSTEM_SLUG)
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """A code is on its way, or looks as if it were. Durations in whole seconds."""
-
-    challenge_id: str
-    code_length: int
-    expires_in: int
-    resend_in: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """Which code is to go to whom, and what for. One of `email` and `phone` names the recipient, or neither.
-
-    `proven` is the stored hash that the recipient's password matched; `claim` what a newcomer tells of themself, or
-    which member wants to have the address. With `or_none` no code is sent where none is needed.
-    """
-
-    email: str | None = None
-    phone: str | None = None
-    channel: str | None = None
-    locale: str = "en"
-    disclose: bool = False
-    purpose: Literal["sign_in", "reset", "register", "contact"] = "sign_in"
-    proven: str | None = field(default=None, repr=False)
-    claim: Mapping[str, str | None] = field(default_factory=dict, repr=False)
-    or_none: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +88,7 @@ class Challenges:
         """Spends one of what an address, or a known device, may ask for in an hour. Raises `RateLimited`."""
         await self._limiter.spend(self._clock(), client.ip, device.device_id if device else None)
 
-    async def issue(self, realm: Realm, wish: "Wish", client: Client, device: KnownDevice | None) -> Issued | None:
+    async def issue(self, realm: Realm, wish: Wish, client: Client, device: KnownDevice | None) -> Issued | None:
         """Sends the code that is wished for; None where none is needed and the wish allows for that.
 
         One round trip. The caller has called `admit`. Raises what `request` does, for a registration `InvalidRequest`
@@ -145,7 +98,7 @@ class Challenges:
         challenge_id = codes.new_challenge_id()
         made = codes.candidates(self._ring.current, challenge_id, 1)
         registering = wish.purpose == "register"
-        row = await self._row(
+        row = await self._db.one(
             _REQUEST,
             now,
             realm.slug,
@@ -197,12 +150,12 @@ class Challenges:
         identity = self._parse_id(challenge_id)
         now = self._clock()
         await self._limiter.spend(now, client.ip)
-        opened = await self._row(_OPEN, now, realm.slug, self.stand_in(realm), identity)
+        opened = await self._db.one(_OPEN, now, realm.slug, self.stand_in(realm), identity)
         if opened["outcome"] != "open":
             raise ended(opened["outcome"], opened["expires_at"], now)
         generation = opened["generation"]
         made = codes.candidates(self._ring.current, identity, generation + 1)
-        row = await self._row(
+        row = await self._db.one(
             _RESEND,
             now,
             realm.slug,
@@ -264,7 +217,7 @@ class Challenges:
         typed = codes.clean(code)
         identity = self._parse_id(challenge_id)
         now = self._clock()
-        row = await self._row(_COUNT, now, realm.slug, self.stand_in(realm), identity)
+        row = await self._db.one(_COUNT, now, realm.slug, self.stand_in(realm), identity)
         if row["outcome"] != "counted":
             raise ended(row["outcome"], row["expires_at"], now)
         keys = self._ring.find(row["key_id"])
@@ -286,7 +239,7 @@ class Challenges:
         Raises `CodeExpired` for one that isn't this realm's.
         """
         now = self._clock()
-        row = await self._row(_STATUS, now, realm.slug, self.stand_in(realm), self._parse_id(challenge_id))
+        row = await self._db.one(_STATUS, now, realm.slug, self.stand_in(realm), self._parse_id(challenge_id))
         if not row["known"]:
             raise CodeExpired
         device = read_device_token(self._ring, device_token)
@@ -315,11 +268,6 @@ class Challenges:
             seconds_until(row["resend_at"], row["asked_at"]),
         )
 
-    async def _row(self, sql: str, *args: object) -> Row:
-        row = await self._db.row(sql, *args)
-        assert row is not None  # noqa: S101 - these functions always return one row
-        return row
-
     def stand_in(self, realm: Realm) -> UUID:
         """The tenant id of a slug that nobody has."""
         return UUID(bytes=keyed_hash(self._ring.current.recipient, "tenant", realm.slug.encode())[:16])
@@ -334,12 +282,3 @@ class Challenges:
             return codes.read_challenge_id(challenge_id)
         except ValueError:
             return UUID(bytes=keyed_hash(self._ring.current.recipient, "no-challenge", challenge_id.encode())[:16])
-
-
-def read_identifier(identifier: str | None) -> tuple[str | None, str | None]:
-    """Email and phone, one of them None. Raises `InvalidRequest` pointing at `/identifier`."""
-    if identifier is None:
-        return None, None
-    if "@" in identifier:
-        return normalise_email(identifier, "/identifier"), None
-    return None, normalise_phone(identifier, "/identifier", None)

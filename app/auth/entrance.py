@@ -7,7 +7,8 @@ from typing import Final, Literal
 from uuid import UUID
 
 from app.audit.log import Client
-from app.auth.challenges import Challenges, Issued, Realm, Wish, read_identifier
+from app.auth.asking import Issued, Realm, Wish, read_identifier
+from app.auth.challenges import Challenges
 from app.auth.credentials import MfaToken, SessionKind
 from app.auth.devices import KnownDevice, read_device_token
 from app.auth.passwords import Passwords, check_new
@@ -38,6 +39,7 @@ class Newcomer:
     password: str | None = field(default=None, repr=False)
     document: str | None = None
     document_version: str | None = None
+    agrees: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +146,9 @@ class Entrance:
         also where everybody signs in with a password and none is given, and `RateLimited`; with `disclose` also
         `Forbidden` where nobody may register, and `AlreadyExists`; `CodeExpired` for a token that is over.
         """
-        email = normalise_email(newcomer.email) if newcomer.email else None
-        phone = normalise_phone(newcomer.phone_number) if newcomer.phone_number else None
-        claim = {
-            "name": check_name(newcomer.name),
-            "email": email,
-            "phone_number": phone,
-            "document": _check_word(newcomer.document, "/consent/document"),
-            "version": _check_word(newcomer.document_version, "/consent/version"),
-        }
-        if token is None and email is None and phone is None:
-            raise InvalidRequest(FieldError("/email", "Tell an email address or a phone number."))
-        password = newcomer.password
-        chosen = check_new(password, claim["name"], email, phone) if password is not None else None
+        claim = _check(newcomer, proven=token is not None)
+        email, phone = claim["email"], claim["phone_number"]
+        chosen = claim.pop("password")
         await self._challenges.admit(client)
         # Whether anybody may register here or not: whoever asks learns nothing from the time it takes.
         claim["password_hash"] = await self._passwords.hash(chosen) if chosen is not None else None
@@ -215,6 +207,42 @@ class Entrance:
             client.as_json(),
         )
         raise InvalidCredentials
+
+
+def _check(newcomer: Newcomer, *, proven: bool) -> dict[str, str | None]:
+    """What they tell, in the form in which it is stored, the password in the form in which it is hashed.
+
+    Raises `InvalidRequest` with all that is wrong. Whose address is `proven` need not tell one.
+    """
+    faults: list[FieldError] = []
+
+    def checked(check: Callable[..., str | None], *args: object) -> str | None:
+        try:
+            return check(*args)
+        except InvalidRequest as refusal:
+            faults.extend(refusal.errors)
+            return None
+
+    name = checked(check_name, newcomer.name)
+    email = checked(normalise_email, newcomer.email) if newcomer.email else None
+    phone = checked(normalise_phone, newcomer.phone_number) if newcomer.phone_number else None
+    if not (proven or newcomer.email or newcomer.phone_number):
+        faults.append(FieldError("/email", "Tell an email address or a phone number."))
+    password = checked(check_new, newcomer.password, name, email, phone) if newcomer.password is not None else None
+    if not newcomer.agrees:
+        faults.append(FieldError("/consent", "Tick this box to register."))
+    document = checked(_check_word, newcomer.document, "/consent/document")
+    version = checked(_check_word, newcomer.document_version, "/consent/version")
+    if faults:
+        raise InvalidRequest(*faults)
+    return {
+        "name": name,
+        "email": email,
+        "phone_number": phone,
+        "password": password,
+        "document": document,
+        "version": version,
+    }
 
 
 def _check_word(value: str | None, pointer: str) -> str | None:

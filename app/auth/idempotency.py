@@ -55,8 +55,7 @@ class Idempotency:
                 FieldError("", f"An Idempotency-Key has 1 to {_LONGEST_KEY} printable ASCII characters.")
             )
         now = self._clock()
-        row = await self._db.row(_BEGIN, now, SYSTEM_TENANT, caller, key, _fingerprint(request), _PATIENCE, LIFE)
-        assert row is not None  # noqa: S101 - a function always answers
+        row = await self._db.one(_BEGIN, now, SYSTEM_TENANT, caller, key, _fingerprint(request), _PATIENCE, LIFE)
         if row["outcome"] == "mismatch":
             raise AlreadyExists("This Idempotency-Key was used for another request. Take a new one.")
         if row["outcome"] == "running":

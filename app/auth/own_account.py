@@ -9,7 +9,8 @@ from uuid import UUID
 import asyncpg
 
 from app.audit.log import Actor, Client
-from app.auth.challenges import Challenges, Issued, Proof, Realm, Wish
+from app.auth.asking import Issued, Realm, Wish
+from app.auth.challenges import Challenges, Proof
 from app.auth.passwords import Passwords, check_new
 from app.auth.sessions import LiveSession, Sessions
 from app.errors import CodeExpired, FieldError, Forbidden, InvalidRequest, InvalidToken, NotFound
@@ -34,7 +35,7 @@ WHERE tenant_id = $1 AND id = $2
 """
 # What was theirs already and is proven only now is no change of the member.
 _NOTE_PROVEN: Final = "SELECT fn.note_proven($1, $2, $3, $4)"
-_READ: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND id = $2"
+_READ: Final = f"SELECT {SELECTED} FROM fn.own_member($1, $2)"
 _CONSENTS: Final = """
 SELECT id, document, version, given_at, withdrawn_at FROM consents
 WHERE tenant_id = $1 AND member_id = $2 ORDER BY given_at, id
@@ -67,10 +68,9 @@ class OwnAccount:
         self._channels = frozenset(settings.providers)
 
     async def member(self, session: LiveSession) -> Member:
-        """Who is signed in, as stored by now. Raises `Forbidden`, `InvalidToken`."""
+        """Who is signed in, as stored by now. One round trip. Raises `Forbidden`, `InvalidToken`."""
         _check_member(session)
-        async with self._db.tenant(session.tenant_id) as connection:
-            row = await connection.fetchrow(_READ, session.tenant_id, session.subject.id)
+        row = await self._db.row(_READ, session.tenant_id, session.subject.id)
         if row is None:
             raise InvalidToken
         return Member.of(row)

@@ -228,22 +228,24 @@ class Sessions(SignIns):
         return ended
 
     async def devices(self, session: LiveSession) -> Sequence[Row]:
-        """The person's known devices, last used first."""
+        """The person's known devices, last used first; `remembered_until` where one may stand for a code, else None."""
         return await self._db.rows(_DEVICES, self._clock(), session.tenant_id, session.subject.kind, session.subject.id)
 
     async def revoke_device(self, session: LiveSession, device_id: UUID) -> None:
         """Makes a known device a stranger again. Raises `NotFound` for any that isn't the person's."""
-        row = await self._db.row(
-            _REVOKE,
-            self._clock(),
-            session.tenant_id,
-            session.subject.kind,
-            session.subject.id,
-            device_id,
-            "revoked-by-user",
-        )
-        if row is None or row["revoked"] == 0:
+        if not await self._revoke(session, device_id):
             raise NotFound("This device is not known, or it isn't yours.")
+
+    async def revoke_devices(self, session: LiveSession) -> int:
+        """Makes all of the person's known devices strangers again; how many there were."""
+        return await self._revoke(session, None)
+
+    async def _revoke(self, session: LiveSession, only: UUID | None) -> int:
+        subject = session.subject
+        row = await self._db.row(
+            _REVOKE, self._clock(), session.tenant_id, subject.kind, subject.id, only, "revoked-by-user"
+        )
+        return int(row["revoked"]) if row else 0
 
     async def events(
         self, session: LiveSession, *, before: tuple[datetime, int] | None = None, limit: int = 50

@@ -16,7 +16,9 @@ _HOUR: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`sends` are those of the last hour, oldest first; `wrong_today` counts wrong codes of the last 24 hours."""
+    """`sends` are those of the last hour, oldest first; `wrong_today` counts wrong codes and passwords of the last 24
+    hours.
+    """
 
     sends: Sequence[datetime] = ()
     wrong_today: int = 0
@@ -40,15 +42,16 @@ class Unlocking:
         row = await self._db.row(_STANDING, self._clock(), tenant_id, subject_id)
         return Standing(row["sends"], row["wrong_today"], row["locked_until"]) if row else Standing()
 
-    async def unlock(self, tenant_id: UUID, *, actor: Actor, client: Client) -> bool:
-        """Forgets the tenant contact's wrong codes, lock and hourly quota; audited. False: nothing was there.
+    async def unlock(self, tenant_id: UUID, member_id: UUID | None = None, *, actor: Actor, client: Client) -> bool:
+        """Forgets wrong codes and passwords, lock and hourly quota of a member, or of the tenant's contact; audited.
 
-        A code that is already out stays valid or void as it was.
+        False: nothing was there. A code that is already out stays valid or void as it was.
         """
         now = self._clock()
+        subject = ("tenant", tenant_id) if member_id is None else ("member", member_id)
+        kind, subject_id = subject
         async with self._db.tenant(tenant_id) as connection:
-            if not await connection.fetchval(_UNLOCK, tenant_id, tenant_id):
+            if not await connection.fetchval(_UNLOCK, tenant_id, subject_id):
                 return False
-            subject = ("tenant", tenant_id)
-            await record(connection, now, tenant_id, "tenant.unlocked", actor, client, subject=subject)
+            await record(connection, now, tenant_id, f"{kind}.unlocked", actor, client, subject=subject)
         return True

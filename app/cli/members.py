@@ -172,6 +172,24 @@ def invite(slug: str, who: str) -> None:
     print(f"The invitation goes out by {with_services(work).channel}.")
 
 
+@member.command()
+@click.argument("slug")
+@_who
+@_json_option
+def unlock(slug: str, who: str, as_json: bool) -> None:
+    """Forget wrong codes and passwords, the lock and the hourly quota of a member."""
+
+    async def work(services: Services) -> bool:
+        found = await _find(services, slug, who)
+        return await services.unlocking.unlock(found.tenant_id, found.id, actor=OPERATOR, client=SHELL)
+
+    unlocked = with_services(work)
+    if as_json:
+        print_json({"unlocked": unlocked})
+    else:
+        print("The member is unlocked." if unlocked else "There was nothing to unlock for this member.")
+
+
 @member.command("reset-factors")
 @click.argument("slug")
 @_who

@@ -11,12 +11,11 @@ from email.policy import compat32
 from typing import Final
 
 from app.delivery.callbacks.posted import Report
-from app.delivery.providers.rest import RECIPIENT, REFUSED, Fault
+from app.delivery.providers.rest import Fault
 
 # Ours are small, and servers return no more than the mail itself.
 MAX_BYTES: Final = 256 * 1024
 
-_UNREACHABLE: Final = Fault("unreachable")
 _ARRIVED: Final = "delivered"
 _ON_THE_WAY: Final = frozenset({"delayed", "relayed", "expanded"})
 _ACTIONS: Final = _ON_THE_WAY | {_ARRIVED, "failed"}
@@ -92,8 +91,8 @@ def _fault(failed: Iterable[Message]) -> tuple[Fault, str]:
     text = f"{status} {_field(first, 'Diagnostic-Code')}".strip()
     found = _STATUS.match(status)
     if found and found[1] != "5":
-        return _UNREACHABLE, text
-    return (REFUSED if found and found[2] in _NOT_THE_ADDRESS else RECIPIENT), text
+        return Fault.UNREACHABLE, text
+    return (Fault.REFUSED if found and found[2] in _NOT_THE_ADDRESS else Fault.RECIPIENT), text
 
 
 def _field(message: Message, name: str) -> str:

@@ -30,6 +30,11 @@ class Invitation:
     channel: str
 
 
+def may_register(tenant_status: str, registration: str | None) -> bool:
+    """Whether somebody invited can become a member: the tenant is active, its policy `registration` not closed."""
+    return tenant_status == "active" and registration in {"invite", "open"}
+
+
 async def welcome(
     connection: asyncpg.Connection,
     now: datetime,
@@ -79,7 +84,7 @@ async def _shut(connection: asyncpg.Connection, member: Member) -> TenantSuspend
     door = await connection.fetchrow(_DOOR, member.tenant_id)
     if door["status"] != "active":
         return TenantSuspended()
-    if door["registration"] not in {"invite", "open"}:
+    if not may_register(door["status"], door["registration"]):
         return Forbidden("Registration is closed here. Set the tenant's policy `registration` to invite or open first.")
     return None
 

@@ -111,7 +111,9 @@ def build(tenant_id: UUID, filters: Filters, cursor: str | None, limit: int) -> 
         where += f" AND (sort_name, id) {'<' if place.backwards else '>'} (${len(args) - 1}, ${len(args)})"
         order = "sort_name DESC, id DESC" if place.backwards else order
     args.append(limit + 1)
-    sql = f"SELECT {SELECTED}, sort_name FROM members WHERE {where} ORDER BY {order} LIMIT ${len(args)}"
+    # Who is found is read off the index alone, and the rest only of those on the page.
+    found = f"SELECT id FROM members WHERE {where} ORDER BY {order} LIMIT ${len(args)}"
+    sql = f"SELECT {SELECTED}, sort_name FROM members WHERE tenant_id = $1 AND id IN ({found}) ORDER BY {order}"
     return Query(sql, args, limit, place)
 
 

@@ -1,8 +1,8 @@
 """Members of a tenant: added, changed, suspended, found, erased, for the admin API, portal and command line alike."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -10,31 +10,20 @@ from uuid import UUID
 import asyncpg
 
 from app.audit.log import Actor, Client, record
-from app.errors import AlreadyExists, EditConflict, InvalidRequest, NotFound, TenantNotFound
+from app.errors import EditConflict, NotFound
 from app.members import changes, effects, invitations, personal, search
-from app.members.files import (
-    Outcome,
-    Report,
-    RowFault,
-    RowReport,
-    as_csv,
-    csv_head,
-    faults_of,
-    masked_faults,
-    read_csv,
-)
+from app.members.files import Report, as_csv, csv_head, read_csv
+from app.members.home import Home, home_of
+from app.members.importing import BY_CONTACT, load
 from app.members.invitations import Invitation
-from app.members.model import DECIDED, SELECTED, Member, changed_fields
+from app.members.model import SELECTED, Member
 from app.members.search import MAX_LIMIT, Filters, MemberPage
-from app.members.stats import SignInCounts, read_stats
+from app.members.stats import SignInCounts, keep_hours, read_stats, read_stats_of
 from app.members.story import About, read_changes, read_story
 from app.settings import Settings
 from app.storage.db import Database
-from app.tenants.rules import check_slug, region_of
 
-_TENANT: Final = "SELECT id, locale, timezone FROM tenants WHERE slug = $1"
 _GET: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND id = $2"
-_BY_CONTACT: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND (email = $2 OR phone_number = $2)"
 _SWITCH: Final = """
 UPDATE members SET codes_enabled = {on}, version = version + 1, updated_at = greatest({now}, updated_at)
 WHERE {found} AND codes_enabled <> {on} AND ({only}::uuid[] IS NULL OR id = ANY ({only}))
@@ -46,15 +35,6 @@ _EVERYBODY: Final = Filters()
 
 class _TakeBack(Exception):
     """Nothing of an import is to stay."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Home:
-    """The tenant whose members a call is about, in a transaction that sees no other's."""
-
-    connection: asyncpg.Connection
-    tenant_id: UUID
-    region: str | None
 
 
 class Members:
@@ -96,9 +76,7 @@ class Members:
         """
         now = self._clock()
         async with self._home(slug) as home:
-            member = await changes.locked(home.connection, home.tenant_id, member_id)
-            if member is None:
-                raise _nobody()
+            member = await _held(home, member_id)
             invitation = await invitations.again(home.connection, now, member, actor, client, self._channels)
         self._wake_worker()
         return invitation
@@ -111,7 +89,7 @@ class Members:
     async def find(self, slug: str, contact: str) -> Member:
         """The member with exactly this email (in lower case) or E.164 number. Raises `NotFound`."""
         async with self._home(slug) as home:
-            return _found(await home.connection.fetchrow(_BY_CONTACT, home.tenant_id, contact.strip().lower()))
+            return _found(await home.connection.fetchrow(BY_CONTACT, home.tenant_id, contact.strip().lower()))
 
     async def update(
         self,
@@ -129,11 +107,7 @@ class Members:
         """
         now = self._clock()
         async with self._home(slug) as home:
-            before = await changes.locked(home.connection, home.tenant_id, member_id)
-            if before is None:
-                raise _nobody()
-            if expected_version is not None and expected_version != before.version:
-                raise EditConflict(before.version)
+            before = await _held(home, member_id, expected_version)
             edited = changes.edited(before, values, home.region)
             after = await changes.save(home.connection, now, before, edited, actor, client, self._channels)
         if after.version == before.version:
@@ -152,54 +126,16 @@ class Members:
         such file.
         """
         rows = read_csv(body)
-        now = self._clock()
-        done: list[RowReport] = []
-        faults: list[RowFault] = []
+        report = Report([], [])
         try:
             async with self._home(slug) as home:
-                for number, values in enumerate(rows, start=2):
-                    wrong = masked_faults(number, values)
-                    outcome: Outcome = "faulty"
-                    fields: Sequence[str] = ()
-                    try:
-                        # A fault of one row leaves the transaction usable for the next.
-                        async with home.connection.transaction():
-                            if not wrong:
-                                outcome, fields = await self._put(home, now, values, actor, client)
-                    except (InvalidRequest, AlreadyExists) as refusal:
-                        wrong = faults_of(number, refusal)
-                    done.append(RowReport(number, str(values.get("name", "")), outcome, fields))
-                    faults += wrong
-                if faults or dry_run:
+                report = await load(home, self._clock(), rows, actor, client, self._channels)
+                if dry_run or report.faults:
                     raise _TakeBack
         except _TakeBack:
-            return Report(done, faults)
+            return report
         self._wake_worker()
-        return Report(done, faults, applied=True)
-
-    async def _put(
-        self, home: _Home, now: datetime, values: Mapping[str, Any], actor: Actor, client: Client
-    ) -> tuple[Outcome, Sequence[str]]:
-        draft = changes.drafted(home.tenant_id, values, now, home.region)
-        row = None
-        for contact in filter(None, (draft.email, draft.phone_number)):
-            row = row or await home.connection.fetchrow(_BY_CONTACT, home.tenant_id, contact)
-        before = await changes.locked(home.connection, home.tenant_id, row["id"]) if row else None
-        member = changes.edited(before, values, home.region) if before else draft
-        after = await changes.save(home.connection, now, before, member, actor, client, self._channels)
-        if before is None:
-            await invitations.welcome(home.connection, now, after, actor, client, self._channels)
-            return "new", [name for name in DECIDED if name in values and getattr(after, name) is not None]
-        fields = changed_fields(before, after)
-        return "changed" if fields else "unchanged", fields
-
-    async def suspend(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> Member:
-        """Open codes are void and all sessions end, in one transaction. Raises `NotFound`."""
-        return await self.update(slug, member_id, {"status": "suspended"}, actor=actor, client=client)
-
-    async def resume(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> Member:
-        """Sign-in works again. Raises `NotFound`."""
-        return await self.update(slug, member_id, {"status": "active"}, actor=actor, client=client)
+        return replace(report, applied=True)
 
     async def switch_codes(
         self,
@@ -266,8 +202,13 @@ class Members:
 
     async def stats(self, slug: str) -> Sequence[SignInCounts]:
         """How all members together got on with signing in, over 24 hours, 7 and 30 days."""
-        async with self._home(slug) as home:
-            return await read_stats(home.connection, home.tenant_id, self._clock())
+        now, kept = self._clock(), False
+        while not kept:
+            async with self._home(slug) as home:
+                kept = await keep_hours(home.connection, home.tenant_id, now)
+                if kept:
+                    counts = await read_stats(home.connection, home.tenant_id, now)
+        return counts
 
     async def about(self, member: Member, *, limit: int = 30) -> About:
         """What happened to a member, and who changed what about them: the newest `limit` of each."""
@@ -275,7 +216,7 @@ class Members:
             return About(
                 await read_story(connection, member.tenant_id, member.id, limit=limit),
                 await read_changes(connection, member.tenant_id, member.id, limit=limit),
-                await read_stats(connection, member.tenant_id, self._clock(), member.id),
+                await read_stats_of(connection, member.tenant_id, self._clock(), member.id),
             )
 
     async def export(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> dict[str, Any]:
@@ -286,16 +227,18 @@ class Members:
             await changes.log(home.connection, now, member, "member.exported", actor, client)
             return await personal.read(home.connection, member)
 
-    async def erase(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> None:
-        """Deletes all that is kept of one person (GDPR, article 17). There is no way back. Raises `NotFound`.
+    async def erase(
+        self, slug: str, member_id: UUID, *, expected_version: int | None = None, actor: Actor, client: Client
+    ) -> None:
+        """Deletes all that is kept of one person (GDPR, article 17). There is no way back.
+
+        Raises `NotFound`, and `EditConflict` as `update` does.
 
         The audit log keeps its events under the member's random id, which then leads to nobody.
         """
         now = self._clock()
         async with self._home(slug) as home:
-            member = await changes.locked(home.connection, home.tenant_id, member_id)
-            if member is None:
-                raise _nobody()
+            member = await _held(home, member_id, expected_version)
             rows = await personal.erase(home.connection, member)
             await changes.log(home.connection, now, member, "member.erased", actor, client, {"rows": rows})
 
@@ -307,16 +250,18 @@ class Members:
                 return
             page = await self.page(slug, found, cursor=page.next, limit=MAX_LIMIT)
 
-    @asynccontextmanager
-    async def _home(self, slug: str) -> AsyncIterator[_Home]:
-        check_slug(slug)
-        async with self._db.connection() as connection, connection.transaction():
-            await connection.execute("SELECT set_config('app.tenant_slug', $1, true)", slug)
-            row = await connection.fetchrow(_TENANT, slug)
-            if row is None:
-                raise TenantNotFound(f"No tenant has the slug {slug}.")
-            await connection.execute("SELECT set_config('app.tenant_id', $1, true)", str(row["id"]))
-            yield _Home(connection, row["id"], region_of(row["locale"], row["timezone"]))
+    def _home(self, slug: str) -> AbstractAsyncContextManager[Home]:
+        return home_of(self._db, slug)
+
+
+async def _held(home: Home, member_id: UUID, expected_version: int | None = None) -> Member:
+    """The member, whom nobody else changes until the transaction ends. Raises `NotFound`, `EditConflict`."""
+    member = await changes.locked(home.connection, home.tenant_id, member_id)
+    if member is None:
+        raise _nobody()
+    if expected_version is not None and expected_version != member.version:
+        raise EditConflict(member.version)
+    return member
 
 
 def _found(row: asyncpg.Record | None) -> Member:

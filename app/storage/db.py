@@ -52,8 +52,8 @@ async def _init(connection: asyncpg.Connection) -> None:
 class Database:
     """A pool of connections.
 
-    `row`, `rows` and `run` send exactly one statement and so are one round trip; statements on tenant-owned tables
-    go through SQL functions that name the tenant, or through `tenant()` / `every_tenant()`. Each raises
+    `row`, `one`, `rows` and `run` send exactly one statement and so are one round trip; statements on tenant-owned
+    tables go through SQL functions that name the tenant, or through `tenant()` / `every_tenant()`. Each raises
     `Unavailable` when the server can't be reached or doesn't answer in time; nothing is then half done, because a
     lone statement is a transaction.
     """
@@ -119,6 +119,12 @@ class Database:
         async with self.connection() as connection:
             row: Row | None = await connection.fetchrow(sql, *args)
             return row
+
+    async def one(self, sql: str, *args: Any) -> Row:
+        """The row of one statement that always has one, such as a function with `OUT` arguments."""
+        row = await self.row(sql, *args)
+        assert row is not None  # noqa: S101 - see above
+        return row
 
     async def rows(self, sql: str, *args: Any) -> Sequence[Row]:
         """All rows of one statement."""

@@ -51,8 +51,10 @@ class Face:
             state[key] = await self._look_up(request)
         return cast("LiveSession | None", state[key])
 
-    async def form(self, request: AnyRequest, *allowed: str, repeatable: Collection[str] = ()) -> Form:
-        """The fields of a form of ours: only `allowed` ones, and any number of the `repeatable`.
+    async def form(
+        self, request: AnyRequest, *allowed: str, repeatable: Collection[str] = (), file: str | None = None
+    ) -> Form:
+        """The fields of a form of ours: only `allowed` ones, any number of the `repeatable`, and a `file`.
 
         Raises `Forbidden` unless it was sent from a page that this browser got from us, `InvalidRequest` for any other
         field and for whatever isn't a form. Nothing was changed then.
@@ -60,13 +62,13 @@ class Face:
         core = services(request)
         if not csrf.same_origin(request.headers, core.settings.public_url):
             raise Forbidden("This form was not sent from our own page.")
-        form = await read_form(request, repeatable)
+        form = await read_form(request, repeatable, file)
         field = form.pop(csrf.FIELD, "")
         holder = await self._holder(request)
         presented = request.headers.get(csrf.HEADER) or field
         if holder is None or not csrf.holds(core.ring, self.name, holder, presented):
             raise Forbidden("The page had been open for too long. Load it again and repeat what you did.")
-        form.only({*allowed, *repeatable})
+        form.only({*allowed, *repeatable, *([file] if file else [])})
         return form
 
     async def page(

@@ -1,14 +1,18 @@
 """The page on which somebody signed in looks after their second factor, for both portals."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
+
+from litestar import get, post
+from litestar.handlers import HTTPRouteHandler
 
 from app.auth.factors.service import Enrolment, Holder
 from app.auth.sessions import LiveSession
 from app.errors import Forbidden, GatehouseError, InvalidRequest, NotFound
 from app.web.browser import Answer, Face, redirect, visitor
 from app.web.problems import refuse
-from app.web.second_step import step_errors
+from app.web.sentences import errors_of, notice
 from app.web.services import AnyRequest, services
 
 _REFUSALS: Final = (InvalidRequest, Forbidden, NotFound)
@@ -85,7 +89,6 @@ class FactorPages:
     ) -> Answer:
         core = services(request)
         said = refuse(refusal, core.settings) if refusal else None
-        done = _NOTICES.get(request.query_params.get("done", "")) if request.method == "GET" else None
         return await self.face.page(
             request,
             self.template,
@@ -97,9 +100,34 @@ class FactorPages:
                 "removing": False,
                 "codes": None,
                 "values": {},
-                "errors": step_errors(refusal, "code") if refusal else {},
-                "notice": {"kind": "done", "text": done} if done else None,
+                "errors": errors_of(refusal) if refusal else {},
+                "notice": notice(request, _NOTICES),
                 **self.context,
                 **shown,
             },
         )
+
+
+_DOES: Final = (
+    (get, "", FactorPages.show),
+    (post, "/totp", FactorPages.enrol),
+    (post, "/totp/confirm", FactorPages.confirm),
+    (get, "/totp/remove", FactorPages.ask_removal),
+    (post, "/totp/remove", FactorPages.remove),
+    (post, "/backup-codes", FactorPages.backup_codes),
+)
+
+
+def factor_handlers(
+    path: str, pages: Callable[[AnyRequest], Awaitable[FactorPages | Answer]], opt: dict[str, Any] | None = None
+) -> tuple[HTTPRouteHandler, ...]:
+    """A portal's handlers below `path`. `pages` finds whose they are, or answers where else to go."""
+
+    def handler(method: Any, below: str, act: Callable[[FactorPages, AnyRequest], Awaitable[Answer]]) -> Any:
+        async def handle(request: AnyRequest) -> Answer:
+            found = await pages(request)
+            return await act(found, request) if isinstance(found, FactorPages) else found
+
+        return method(path + below, opt=opt)(handle)
+
+    return tuple(handler(*each) for each in _DOES)

@@ -78,6 +78,10 @@ STATUS: Final[Mapping[type[GatehouseError], int]] = {
 }
 # Every code that can leave the server; each has a page.
 CODES: Final = frozenset({kind.code for kind in STATUS} | {GatehouseError.code})
+# What a kind of refusal says by itself. A page has its own words for the kind.
+_GENERAL: Final = frozenset(
+    {kind.default_detail for kind in STATUS if "code" in vars(kind)} | {GatehouseError.default_detail}
+)
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -210,7 +214,7 @@ class Problems:
         if wants_page(request):
             page = self._pages.get_template("tenant/problem.html").render(
                 code=refusal.code,
-                detail=refusal.detail,
+                detail=None if refusal.detail in _GENERAL else refusal.detail,
                 retry_after=refusal.retry_after,
                 request_id=request_id,
                 csrf_token="",

@@ -17,6 +17,7 @@ from app.errors import CodeExpired, Forbidden, GatehouseError, InvalidCode, Inva
 from app.keys import base64url
 from app.web.browser import Answer, Face, jar_of, redirect, visitor
 from app.web.problems import refuse
+from app.web.sentences import errors_of
 from app.web.services import AnyRequest, services
 
 _VALUE: Final = re.compile(r"(totp|enrol)\.([A-Za-z0-9_-]{1,200})\.([A-Za-z0-9_-]*)")
@@ -138,18 +139,7 @@ class SecondStep:
         if refusal is None:
             return await self.face.page(request, self.template, errors={}, **shown)
         said = refuse(refusal, core.settings)
-        errors = step_errors(refusal, "code" if step == "enrol" else using)
+        errors = errors_of(refusal, "code" if step == "enrol" else using)
         return await self.face.page(
             request, self.template, status=said.status, headers=said.headers, errors=errors, **shown
         )
-
-
-def step_errors(refusal: GatehouseError, field: str) -> dict[str, str]:
-    """A refusal in words, at the field that was typed into or over the form."""
-    match refusal:
-        case InvalidRequest(errors=errors) if errors:
-            return {error.pointer.removeprefix("/") or "form": error.detail for error in errors}
-        case InvalidCode(attempts_left=left):
-            return {field: f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}  # noqa: RUF001 - a dash
-        case _:
-            return {"form": refusal.detail}

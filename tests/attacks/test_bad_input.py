@@ -7,10 +7,9 @@ from uuid import uuid4
 import pytest
 
 from app.keys import KeyRing
-from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
-from tests.http import Http, serve
+from tests.http import Http
 from tests.people import add_tenant, challenge_row, count, current_code
 
 _TABLES = ("tenants", "challenges", "outbox", "quota", "refusals", "sessions", "audit_events")
@@ -51,12 +50,6 @@ NOT_IDENTIFIERS = {
     "list": ["a@example.com"],
 }
 NOT_SLUGS = ["ACME", "a_b", "-a", "a-", "a" * 64, "_system", "a b", "%00", "a%0d%0aX-Evil:1", "ä", "a" * 20_000]
-
-
-@pytest.fixture
-async def http(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
-    async with serve(settings, clock) as served:
-        yield served
 
 
 async def stored(db: Database) -> list[int]:

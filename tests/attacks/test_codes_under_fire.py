@@ -5,7 +5,8 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from app.audit.log import Client
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.auth.sessions import Sessions
 from app.auth.signing_in import SignIn
 from app.auth.tokens import RefreshToken

@@ -10,7 +10,8 @@ import pytest
 
 from app.audit.log import Client
 from app.auth import codes
-from app.auth.challenges import Challenges, Issued, Realm
+from app.auth.asking import Issued, Realm
+from app.auth.challenges import Challenges
 from app.auth.sessions import Sessions
 from app.auth.tokens import RefreshToken
 from app.errors import GatehouseError, InvalidToken

@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 
 from app.audit.log import Actor, Client
-from app.auth.challenges import Challenges, Issued, Realm
+from app.auth.asking import Issued, Realm
+from app.auth.challenges import Challenges
 from app.auth.links import Links
 from app.auth.sessions import Sessions
 from app.auth.signing_in import SignIn

@@ -4,20 +4,18 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
 
 import jwt
-import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.keys import KeyRing, Keys, base64url
-from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
-from tests.http import Http, bearer, serve
+from tests.http import Http, bearer
 from tests.people import add_tenant, current_code
 
 Json = dict[str, Any]
@@ -118,12 +116,6 @@ def forgeries(token: str, keys: Keys, other_tenant: str, other_session: str) -> 
         f"without {name}": sealed(header, {k: v for k, v in claims.items() if k != name}, ours) for name in CLAIMS
     }
     return forged
-
-
-@pytest.fixture
-async def http(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
-    async with serve(settings, clock) as served:
-        yield served
 
 
 async def sign_in(http: Http, db: Database, ring: KeyRing, clock: Clock) -> tuple[Json, Json]:

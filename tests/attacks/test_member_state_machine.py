@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from app.audit.log import Actor
 from app.auth import passwords
-from app.auth.challenges import Issued, Realm
+from app.auth.asking import Issued, Realm
 from app.auth.entrance import Entrance
 from app.auth.factors.second_steps import GUESSES_A_DAY, SecondSteps
 from app.auth.factors.service import Factors, Holder
@@ -127,8 +127,9 @@ class MemberMachine(RuleBasedStateMachine):
     @rule(suspended=st.booleans())
     def set_status(self, suspended: bool) -> None:
         """Suspending ends all that was open; resuming brings none of it back."""
-        change = self.members.suspend if suspended else self.members.resume
-        self.world.run(change(self.tenant.slug, self.member, actor=Actor("operator"), client=CLIENT))
+        values = {"status": "suspended" if suspended else "active"}
+        change = self.members.update(self.tenant.slug, self.member, values, actor=Actor("operator"), client=CLIENT)
+        self.world.run(change)
         if suspended and not self.suspended:
             for one in self.open:
                 one.used = one.used or one.attempts < 5

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from app.audit.log import Actor, Client
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.auth.credentials import MfaToken
 from app.auth.factors.service import Holder
 from app.auth.links import Links
@@ -25,8 +26,8 @@ from app.storage.db import Database
 from tests.admins import AdminBrowser, add_admin
 from tests.conftest import Clock
 from tests.factors import OWNER, App, Door
-from tests.http import Http, serve
-from tests.pages import visitor
+from tests.http import Http
+from tests.pages import challenge_of, visitor
 from tests.people import add_tenant, count, current_code, whole
 
 SESSIONS = "SELECT count(*) FROM sessions WHERE tenant_id = $1 AND ended_at IS NULL"
@@ -39,12 +40,6 @@ def door(
     db: Database, ring: KeyRing, settings: Settings, clock: Clock, challenges: Challenges, sessions: Sessions
 ) -> Door:
     return Door(db, ring, settings, clock, challenges, sessions)
-
-
-@pytest.fixture
-async def http(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
-    async with serve(settings, clock) as served:
-        yield served
 
 
 async def at_once(calls: Sequence[Awaitable[Any]]) -> list[Any]:
@@ -262,7 +257,7 @@ async def test_no_way_in_goes_past_the_factor(door: Door, http: Http) -> None:
     async with visitor(http) as browser:
         await browser.open(f"/t/{slug}/login")
         await browser.submit(f"/t/{slug}/login", {})
-        (challenge,) = [value.partition(".")[0] for name, value in browser.cookies.items() if "gh_challenge" in name]
+        challenge = challenge_of(browser)
         code = await current_code(door.db, door.ring, challenge)
         await browser.submit(f"/t/{slug}/verify", {"code": code})
         assert browser.page.url.path == f"/t/{slug}/second-factor"

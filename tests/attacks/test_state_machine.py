@@ -27,7 +27,8 @@ from hypothesis.stateful import (
 )
 
 from app.audit.log import Client
-from app.auth.challenges import Challenges, Issued, Realm
+from app.auth.asking import Issued, Realm
+from app.auth.challenges import Challenges
 from app.auth.limits import AddressLimiter
 from app.auth.sessions import Sessions
 from app.auth.signing_in import SignIn

@@ -178,12 +178,12 @@ async def site(settings: Settings, changes: dict[str, Any], now: Callable[[], da
             **{"otp_resend_cooldown_seconds": 0, "otp_hourly_limit": 10} | changes,
         )
         async with _worker(running, now):
-            with closing(listener), _server(create_app(running, clock=now), listener):
+            with closing(listener), served(create_app(running, clock=now), listener):
                 yield Site(url, running, mail)
 
 
 @contextmanager
-def _server(app: Litestar, listener: Any) -> Iterator[None]:
+def served(app: Litestar, listener: Any) -> Iterator[None]:
     """The server as `gatehouse web` runs it, in a thread. Whoever connects early waits in the listener's queue."""
     config = uvicorn.Config(
         app, http=GuardedProtocol, ws="none", lifespan="on", log_config=None, timeout_graceful_shutdown=5

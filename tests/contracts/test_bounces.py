@@ -15,7 +15,8 @@ import pytest
 
 from app.audit.log import Client
 from app.auth import codes
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.auth.limits import AddressLimiter
 from app.auth.sessions import Sessions
 from app.delivery.dispatcher import Dispatcher

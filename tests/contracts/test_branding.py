@@ -1,6 +1,5 @@
 """Tenants' branding in the store: read by the worker in batches, changed by admins, its logo served by us."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import uuid4
 
@@ -11,10 +10,9 @@ from app.delivery.branding import PLAIN, Branding, Brandings
 from app.delivery.render import Renderer
 from app.errors import EditConflict, InvalidRequest, TenantNotFound
 from app.keys import KeyRing
-from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
-from tests.http import Http, serve
+from tests.http import Http
 from tests.people import SomeTenant, add_tenant
 from tests.unit.test_messages import CODE
 from tests.unit.test_messages_branding import JPEG, png
@@ -45,12 +43,6 @@ def brandings(db: Database, seconds: Seconds) -> Brandings:
 @pytest.fixture
 async def tenant(db: Database, clock: Clock) -> SomeTenant:
     return await add_tenant(db, clock.now)
-
-
-@pytest.fixture
-async def http(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
-    async with serve(settings, clock) as http:
-        yield http
 
 
 async def change(brandings: Brandings, tenant: SomeTenant, clock: Clock, **values: object) -> Branding:

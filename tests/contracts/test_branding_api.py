@@ -1,29 +1,21 @@
 """The look of a tenant's messages over the admin API: read by viewers, changed by managers, refused with a pointer."""
 
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from admin_portal.api.branding import SIZE_LIMIT
 from app.delivery.logo import MAX_BYTES
-from app.settings import Settings
 from app.storage.db import Database
 from app.web.reading import BODY_LIMIT
 from tests.adminapi import AdminApi, admin_api
 from tests.conftest import Clock
-from tests.http import Http, serve
+from tests.http import Http
 from tests.people import SomeTenant, add_tenant
 from tests.unit.test_messages_branding import JPEG, WEBP_LOSSY, png
 
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-async def http(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
-    async with serve(settings, clock) as http:
-        yield http
 
 
 @pytest.fixture

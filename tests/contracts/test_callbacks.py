@@ -25,14 +25,15 @@ from twilio.request_validator import RequestValidator
 from vonage_http_client.auth import Auth
 
 from app.audit.log import Client
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.auth.limits import AddressLimiter
 from app.auth.sessions import Sessions
 from app.delivery.callbacks import readers_for, reporting
 from app.delivery.callbacks.posted import Posted, Report
 from app.delivery.callbacks.sns import Sns
 from app.delivery.outbox import WAKE_CHANNEL, Outbox, Outcome
-from app.delivery.providers.rest import OPTED_OUT, RECIPIENT, UNROUTABLE
+from app.delivery.providers.rest import Fault
 from app.errors import Forbidden, Unavailable
 from app.keys import KeyRing
 from app.settings import Settings
@@ -487,7 +488,7 @@ async def amazon(
         ({"eventType": "TEXT_DELIVERED", "messageId": "m-1"}, Report("m-1", "delivered")),
         (
             {"eventType": "TEXT_INVALID", "messageId": "m-1", "messageStatusDescription": "not valid"},
-            Report("m-1", "failed", RECIPIENT, "Amazon SNS: not valid"),
+            Report("m-1", "failed", Fault.RECIPIENT, "Amazon SNS: not valid"),
         ),
         ({"eventType": "TEXT_QUEUED", "messageId": "m-1"}, None),
         ({"eventType": "TEXT_SUCCESSFUL", "messageId": "m-1", "isFinal": False}, None),
@@ -499,7 +500,7 @@ async def amazon(
                 "delivery": {"providerResponse": "Phone number is opted out"},
                 "status": "FAILURE",
             },
-            Report("m-1", "failed", OPTED_OUT, "Amazon SNS: Phone number is opted out"),
+            Report("m-1", "failed", Fault.OPTED_OUT, "Amazon SNS: Phone number is opted out"),
         ),
         (
             {
@@ -507,7 +508,7 @@ async def amazon(
                 "delivery": {"providerResponse": "Phone carrier is currently unreachable"},
                 "status": "FAILURE",
             },
-            Report("m-1", "failed", UNROUTABLE, "Amazon SNS: Phone carrier is currently unreachable"),
+            Report("m-1", "failed", Fault.UNROUTABLE, "Amazon SNS: Phone carrier is currently unreachable"),
         ),
         ({"something": "else"}, None),
     ],

@@ -9,7 +9,8 @@ import pytest
 from app.audit.log import Actor, Client
 from app.auth.admin_sessions import STEP_UP
 from app.auth.admins import Admins
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.auth.encryption import Tampered
 from app.auth.factors.rekeying import reencrypt_apps, reencrypt_backup_codes
 from app.auth.factors.second_steps import GUESSES_A_DAY

@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.audit.log import Actor, Client
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.auth.limits import AddressLimiter
 from app.auth.sessions import Sessions
 from app.delivery.dispatcher import Dispatcher

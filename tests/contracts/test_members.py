@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -143,14 +144,14 @@ async def test_suspended_and_resumed(desk: Desk) -> None:
     member = await desk.add(email="ana@home.example")
     tokens = await desk.sign_in("ana@home.example")
     desk.clock.forward(seconds=4)
-    await desk.members.suspend(desk.tenant.slug, member.id, actor=BY_HAND, client=SHELL)
+    await desk.change(member, status="suspended")
     assert (await desk.http.auth("GET", "me", tokens["access_token"])).status_code == 401
     assert (await desk.http.auth("POST", "refresh", json={"refresh_token": tokens["refresh_token"]})).status_code == 401
     asked = await desk.http.otp(desk.tenant.slug, "request", {"identifier": "ana@home.example"})
     assert asked.status_code == 202
     decoys = "SELECT count(*) FROM challenges WHERE tenant_id = $1 AND decoy AND ended_at IS NULL"
     assert await desk.count(decoys) == 1
-    await desk.members.resume(desk.tenant.slug, member.id, actor=BY_HAND, client=SHELL)
+    await desk.change(member, status="active")
     assert (await desk.sign_in("ana@home.example"))["subject"]["id"] == str(member.id)
 
 
@@ -317,8 +318,36 @@ async def test_the_admin_api(desk: Desk) -> None:
     assert (await owner("GET", where)).status_code == 404
 
 
+async def test_unlocked(desk: Desk) -> None:
+    """By the admin API: wrong codes and passwords, the lock and used-up codes are forgotten, the member's alone."""
+    member, other = await desk.add(email="ana@home.example"), await desk.add(email="ben@home.example")
+    for person in ("ana@home.example", "ben@home.example"):
+        for _ in range(3):
+            await desk.ask(person)
+    tries = "UPDATE quota SET password_tries = $2, wrong = $2, locked_until = $3 WHERE tenant_id = $1"
+    async with desk.db.every_tenant() as connection:
+        now = desk.clock()
+        await connection.execute(tries, desk.tenant.id, [now] * 15, now + timedelta(hours=1))
+    manager = await admin_api(desk.http, desk.db, desk.clock, "manager")
+    path = f"/tenants/{desk.tenant.slug}/members/{{}}/unlock"
+    answer = await manager("POST", path.format(member.id))
+    assert (answer.status_code, answer.json()) == (200, {"unlocked": True})
+    kept = "SELECT count(*) FROM quota WHERE tenant_id = $1 AND recipient_key = uuid_send($2)"
+    assert [await desk.count(kept, one.id) for one in (member, other)] == [0, 1]
+    await desk.sign_in("ana@home.example")
+    refused = await desk.http.otp(desk.tenant.slug, "request", {"identifier": "ben@home.example"})
+    assert refused.status_code == 429
+    logged = "SELECT count(*) FROM audit_events WHERE tenant_id = $1 AND subject_id = $2 AND action = 'member.unlocked'"
+    assert await desk.count(logged, member.id) == 1
+    assert (await manager("POST", path.format(uuid4()))).status_code == 404
+    async with desk.db.every_tenant() as connection:
+        await connection.execute("DELETE FROM quota WHERE tenant_id = $1", desk.tenant.id)
+    assert (await manager("POST", path.format(other.id))).json() == {"unlocked": False}
+    assert await desk.count(logged, other.id) == 0
+
+
 def test_the_command_line(gatehouse: Shell, slug: str, tmp_path: Path) -> None:
-    """Add, set, show, list, import, suspend, export, erase; bad input is one line and exit code 2."""
+    """Add, set, show, list, import, suspend, unlock, export, erase; bad input is one line and exit code 2."""
     gatehouse("tenant", "add", slug, "--name", "Acme", "--email", f"o@{slug}.example")
     added = gatehouse.json("member", "add", slug, "--name", "Ana", "--email", "Ana@home.example")
     assert str(UUID(added["id"])) == added["id"]
@@ -332,6 +361,7 @@ def test_the_command_line(gatehouse: Shell, slug: str, tmp_path: Path) -> None:
     assert [m["name"] for m in gatehouse.json("member", "list", slug)] == ["Ana", "Bo"]
     assert gatehouse.json("member", "suspend", slug, added["id"])["status"] == "suspended"
     assert gatehouse.json("member", "resume", slug, added["id"])["status"] == "active"
+    assert gatehouse("member", "unlock", slug, added["id"]).stdout == "There was nothing to unlock for this member.\n"
     assert json.loads(gatehouse("member", "export", slug, added["id"]).stdout)["member"]["name"] == "Ana"
     assert gatehouse("member", "erase", slug, added["id"], "--yes").returncode == 0
     gone = gatehouse("member", "show", slug, "ana@home.example")

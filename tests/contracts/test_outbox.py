@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.audit.log import Client
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.delivery.outbox import Claimed, Outbox, Outcome
 from app.keys import KeyRing
 from app.storage import SYSTEM_TENANT

@@ -14,7 +14,8 @@ from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
 from tests.http import serve
-from tests.people import add_tenant, current_code, wrong
+from tests.pages import sign_in, visitor
+from tests.people import add_member, add_tenant, current_code, wrong
 
 # Frontend messages after which a client waits for the server: Sync, simple Query, Flush.
 _WAITS = frozenset(b"SQH")
@@ -125,3 +126,26 @@ async def test_round_trips(settings: Settings, clock: Clock, db: Database, ring:
         "unknown tenant": 1,
         "malformed": 0,
     }
+
+
+async def test_the_dashboard_asks_for_each_thing_once(
+    settings: Settings, clock: Clock, db: Database, ring: KeyRing
+) -> None:
+    """The member, their sessions, their devices and their history; once more for the session if it isn't cached."""
+    assert settings.database_url
+    tenant = await add_tenant(db, clock())
+    await add_member(db, clock(), tenant, email="ana@home.example")
+    spent: list[int] = []
+    async with (
+        wire_to(settings.database_url) as (wire, url),
+        serve(settings, clock, database_url=url) as http,
+        visitor(http) as person,
+    ):
+        await sign_in(person, db, ring, tenant.slug, "ana@home.example")
+        for seconds in (0, 4):
+            clock.forward(seconds=seconds)
+            before = wire.round_trips
+            await person.open(f"/t/{tenant.slug}/")
+            assert "You are signed in" in person.text
+            spent.append(wire.round_trips - before)
+    assert spent == [4, 5]

@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 
 from app.audit.log import Actor, Client
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.errors import AlreadyExists, EditConflict, InvalidRequest, PayloadTooLarge
 from app.settings import Settings
 from app.storage.db import Database

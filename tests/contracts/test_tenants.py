@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from app.audit.log import Actor, Client, record
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.auth.links import Links
 from app.auth.sessions import Sessions
 from app.auth.signing_in import SignIn

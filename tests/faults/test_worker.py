@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.delivery.message import Message
 from app.delivery.outage import Outage
 from app.delivery.outbox import WAKE_CHANNEL, Claimed

@@ -1,7 +1,6 @@
 """S2 and S3 on pages, without JavaScript: members register, sign in by code or password, and set a new password."""
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,31 +10,13 @@ from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
 from tests.http import Http, serve
-from tests.pages import Visitor, visitor
+from tests.pages import Visitor, challenge_of, looks, visitor
 from tests.people import SomeTenant, add_member, add_tenant, count, current_code, sent_to
 
 EMAIL = "ana@home.example"
 PASSWORD = "a window left ajar"
 SHOP = {"registration": "open", "first_factor": "password", "remember_device_days": 30}
 MEMBERS = "SELECT count(*) FROM members WHERE tenant_id = $1"
-
-
-@pytest.fixture
-async def http(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
-    async with serve(settings, clock) as served:
-        yield served
-
-
-@pytest.fixture
-async def person(http: Http) -> AsyncIterator[Visitor]:
-    async with visitor(http) as somebody:
-        yield somebody
-
-
-def challenge_of(person: Visitor) -> str:
-    """The id in the browser's cookie."""
-    (value,) = [value for name, value in person.cookies.items() if "gh_challenge" in name]
-    return value.partition(".")[0]
 
 
 async def ask(person: Visitor, slug: str, **fields: str) -> None:
@@ -153,16 +134,6 @@ async def test_what_is_wrong_stands_at_its_field(
     if typed["password"]:
         assert typed["password"] not in answer.text
     assert await count(db, "SELECT count(*) FROM challenges WHERE tenant_id = $1", tenant.id) == 0
-
-
-def looks(person: Visitor, slug: str) -> tuple[Any, ...]:
-    """What of an answer could tell one slug from another."""
-    page = person.page
-    body = page.text.replace(slug, "SLUG").replace(person.token or "TOKEN", "TOKEN")
-    cookies = re.sub(r"_[0-9a-f]{12}=[^;]*|=[A-Za-z0-9_-]{43}", "=", page.headers.get("set-cookie", ""))
-    ignored = {"date", "x-request-id", "set-cookie"}
-    headers = sorted((name, value) for name, value in page.headers.items() if name not in ignored)
-    return page.status_code, str(page.url).replace(slug, "SLUG"), body, cookies, headers
 
 
 async def test_who_may_register_where_is_not_told(http: Http, db: Database, clock: Clock) -> None:

@@ -1,7 +1,6 @@
 """A second factor, as people live it: over the API, on the tenant's pages without JavaScript, and as an admin."""
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,17 +21,11 @@ from tests.admins import HTML, AdminBrowser, add_admin, open_office
 from tests.conftest import Clock
 from tests.factors import App
 from tests.http import Http, serve
-from tests.pages import Visitor, visitor
+from tests.pages import Visitor, challenge_of, visitor
 from tests.people import SomeTenant, add_member, add_tenant, current_code
 
 OPERATOR, SHELL = Actor("operator"), Client("cli")
 HTTPS = "https://login.example"
-
-
-@pytest.fixture
-async def http(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
-    async with serve(settings, clock) as served:
-        yield served
 
 
 async def by_code(http: Http, db: Database, ring: KeyRing, slug: str, **more: Any) -> dict[str, Any]:
@@ -237,7 +230,7 @@ async def sign_in(person: Visitor, db: Database, ring: KeyRing, tenant: SomeTena
     """Up to whatever comes after the code."""
     await person.open(f"/t/{tenant.slug}/login")
     await person.submit(f"/t/{tenant.slug}/login")
-    (challenge,) = [value.partition(".")[0] for name, value in person.cookies.items() if "gh_challenge" in name]
+    challenge = challenge_of(person)
     await person.submit(f"/t/{tenant.slug}/verify", {"code": await current_code(db, ring, challenge)} | ticked)
 
 

@@ -159,7 +159,7 @@ def test_a_failure_names_our_mail_and_blames_the_address(raw: str) -> None:
     report = told(raw)
     assert report is not None
     assert report.fault is not None
-    assert (report.message_id, report.state, report.fault.error_class) == (ID, "failed", "recipient")
+    assert (report.message_id, report.state, report.fault.value) == (ID, "failed", "recipient")
     assert report.text.startswith("5.1.1")
     assert "550" in report.text
 
@@ -189,7 +189,7 @@ def test_only_the_addresss_fault_is_its_fault(status: str, error_class: str) -> 
     report = told(POSTFIX.replace("Status: 5.1.1", f"Status: {status}"))
     assert report is not None
     assert report.fault is not None
-    assert report.fault.error_class == error_class
+    assert report.fault.value == error_class
 
 
 @pytest.mark.parametrize("action", ["delayed", "Delayed", "relayed", "expanded"])

@@ -84,7 +84,7 @@ class SecondSteps:
     ) -> SignIn:
         token = MfaToken.parse(mfa_token)
         now = self._clock()
-        row = await self._row(_COUNT, now, token.tenant_id, token.half_id, token.hash(), kind, step, GUESSES_A_DAY)
+        row = await self._db.one(_COUNT, now, token.tenant_id, token.half_id, token.hash(), kind, step, GUESSES_A_DAY)
         if row["outcome"] != "counted":
             raise _refusal(row, now)
         if row["subject_kind"] not in subjects:
@@ -125,7 +125,7 @@ class SecondSteps:
     async def _complete(
         self, now: datetime, token: MfaToken, row: Row, found: int | UUID, fresh: Fresh, client: Client
     ) -> str:
-        completed = await self._row(
+        completed = await self._db.one(
             _COMPLETE,
             now,
             token.tenant_id,
@@ -145,11 +145,6 @@ class SecondSteps:
         )
         outcome: str = completed["outcome"]
         return outcome
-
-    async def _row(self, sql: str, *args: object) -> Row:
-        row = await self._db.row(sql, *args)
-        assert row is not None  # noqa: S101 - a function always answers
-        return row
 
 
 def _refusal(row: Row, now: datetime) -> GatehouseError:

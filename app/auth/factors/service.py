@@ -18,7 +18,7 @@ from app.auth.sessions import LiveSession, Sessions
 from app.errors import FieldError, Forbidden, InvalidRequest, NotFound
 from app.keys import KeyRing
 from app.settings import Settings
-from app.storage.db import Database, Row
+from app.storage.db import Database
 
 # Changing factors takes a sign-in younger than this.
 RECENT: Final = timedelta(minutes=10)
@@ -106,7 +106,7 @@ class Factors:
 
     async def of(self, session: LiveSession) -> Enrolled:
         """What the person of a session has. One round trip."""
-        row = await self._row(
+        row = await self._db.one(
             _WHAT,
             self._clock(),
             session.tenant_id,
@@ -141,7 +141,7 @@ class Factors:
         """
         secret, factor_id = totp.new_secret(), uuid4()
         key_id, stored = encrypt(self._ring, totp_context(holder.tenant_id, holder.subject_id, factor_id), secret)
-        row = await self._row(
+        row = await self._db.one(
             _BEGIN,
             self._clock(),
             holder.tenant_id,
@@ -181,7 +181,7 @@ class Factors:
             raise InvalidRequest(
                 FieldError("/code", "This is not what the app shows now. Check the phone's clock, type the next code.")
             )
-        row = await self._row(
+        row = await self._db.one(
             _CONFIRM,
             now,
             session.tenant_id,
@@ -198,7 +198,7 @@ class Factors:
 
     async def remove(self, session: LiveSession, client: Client) -> None:
         """Takes app and backup codes away; with the same effects. Raises `Forbidden`, and `NotFound` for nothing."""
-        row = await self._row(
+        row = await self._db.one(
             _REMOVE,
             self._clock(),
             session.tenant_id,
@@ -216,7 +216,7 @@ class Factors:
         self, tenant_id: UUID, subject_kind: str, subject_id: UUID, *, actor: Actor, client: Client
     ) -> bool:
         """The same for somebody who lost theirs: every session of theirs ends. False when there was nothing."""
-        row = await self._row(
+        row = await self._db.one(
             _RESET,
             self._clock(),
             tenant_id,
@@ -240,7 +240,7 @@ class Factors:
             digest = backup_codes.digest(backup_codes.read_code(code, ""))
             key_id, kept = encrypt(self._ring, context, digest)
             stored.append(kept)
-        row = await self._row(
+        row = await self._db.one(
             _REPLACE,
             self._clock(),
             session.tenant_id,
@@ -268,11 +268,6 @@ class Factors:
         _check(outcome)
         self._sessions.forget(session)
         self._wake_worker()
-
-    async def _row(self, sql: str, *args: object) -> Row:
-        row = await self._db.row(sql, *args)
-        assert row is not None  # noqa: S101 - a function always answers
-        return row
 
 
 def totp_context(tenant_id: UUID, subject_id: UUID, factor_id: UUID) -> bytes:

@@ -96,15 +96,19 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- The known devices of a person. `remembered_until` is set where one may stand for the code now, by policy.
 CREATE OR REPLACE FUNCTION fn.subject_devices(p_now timestamptz, p_tenant uuid, p_kind text, p_subject uuid)
 RETURNS TABLE (id uuid, name text, ip text, user_agent text, created_at timestamptz, seen_at timestamptz,
-               expires_at timestamptz)
+               expires_at timestamptz, remembered_at timestamptz, remembered_until timestamptz)
 LANGUAGE plpgsql AS $$
+DECLARE v_policy jsonb;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    SELECT t.policy INTO v_policy FROM tenants t WHERE t.id = p_tenant;
     RETURN QUERY
-    SELECT d.id, d.name, host(d.ip), d.user_agent, d.created_at, d.seen_at, d.expires_at
-    FROM devices d
+    SELECT d.id, d.name, host(d.ip), d.user_agent, d.created_at, d.seen_at, d.expires_at, d.remembered_at,
+           CASE WHEN r.until > p_now THEN least(r.until, d.expires_at) END
+    FROM devices d CROSS JOIN LATERAL (SELECT fn.remembered_until(v_policy, d.remembered_at) AS until) AS r
     WHERE d.tenant_id = p_tenant AND d.subject_kind = p_kind AND d.subject_id = p_subject AND d.revoked_at IS NULL
       AND d.expires_at > p_now
     ORDER BY d.seen_at DESC, d.id;

@@ -21,6 +21,13 @@ BEGIN
     RETURN m;
 END $$;
 
+-- A member as stored by now, for whoever is signed in as one.
+CREATE OR REPLACE FUNCTION fn.own_member(p_tenant uuid, p_member uuid) RETURNS SETOF members LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    RETURN QUERY SELECT * FROM members WHERE tenant_id = p_tenant AND id = p_member;
+END $$;
+
 -- What a person is called; NULL for a tenant, which has a name of its own, and for nobody.
 CREATE OR REPLACE FUNCTION fn.subject_name(p_tenant uuid, p_kind text, p_subject uuid)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
@@ -64,6 +71,12 @@ BEGIN
     RETURN d;
 END $$;
 
+-- Until when a device that was remembered then may stand for the code; NULL without such a policy.
+CREATE OR REPLACE FUNCTION fn.remembered_until(p_policy jsonb, p_remembered timestamptz)
+RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+    SELECT p_remembered + interval '1 day' * nullif((p_policy ->> 'remember_device_days')::integer, 0);
+$$;
+
 -- Whether something else stands for the code: a remembered device, by policy; or the password, for a member whose codes
 -- an admin has switched off. Where no password is asked for, a code is all there is, and the switch means nothing.
 -- Where a second factor has to be set up first, the device stands for nothing: what is enrolled then stays.
@@ -76,7 +89,7 @@ BEGIN
         RETURN false;
     END IF;
     RETURN p_kind IN ('tenant', 'member')
-           AND coalesce(p_remembered + make_interval(days => (p_policy ->> 'remember_device_days')::integer) > p_now, false)
+           AND coalesce(fn.remembered_until(p_policy, p_remembered) > p_now, false)
            AND (p_policy ->> 'second_factor' IS DISTINCT FROM 'required' OR fn.has_factor(p_tenant, p_kind, p_subject))
         OR p_kind = 'member' AND p_policy ->> 'first_factor' = 'password' AND p_proven IS NOT NULL
            AND NOT m.codes_enabled;

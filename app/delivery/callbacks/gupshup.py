@@ -8,22 +8,22 @@ from datetime import datetime
 from typing import Any, Final
 
 from app.delivery.callbacks.posted import Posted, Report, read_json, require_token
-from app.delivery.providers.rest import OPTED_OUT, RECIPIENT, REFUSED, UNAVAILABLE, UNROUTABLE, Fault
+from app.delivery.providers.rest import Fault
 
 _DELIVERED: Final = frozenset({"DELIVERED", "READ", "SUCCESS"})
 _FAILED: Final = frozenset({"FAILED", "FAIL", "UNDELIVERED", "EXPIRED", "REJECTED"})
 _FAULTS: Final[Mapping[str, Fault]] = {
-    "UNKNOWN_SUBSCRIBER": RECIPIENT,
-    "INVALID_NUMBER": RECIPIENT,
-    "UNSUPPORTED": RECIPIENT,
-    "ABSENT_SUBSCRIBER": UNROUTABLE,
-    "SERVICE_DOWN": UNAVAILABLE,
-    "SYSTEM_FAILURE": UNAVAILABLE,
-    "DND_FAIL": OPTED_OUT,
-    "BLOCKED": OPTED_OUT,
-    "BLOCKED_FOR_USER": OPTED_OUT,
-    "OPT_OUT": OPTED_OUT,
-    "NOT_OPT_IN": OPTED_OUT,
+    "UNKNOWN_SUBSCRIBER": Fault.RECIPIENT,
+    "INVALID_NUMBER": Fault.RECIPIENT,
+    "UNSUPPORTED": Fault.RECIPIENT,
+    "ABSENT_SUBSCRIBER": Fault.UNROUTABLE,
+    "SERVICE_DOWN": Fault.UNAVAILABLE,
+    "SYSTEM_FAILURE": Fault.UNAVAILABLE,
+    "DND_FAIL": Fault.OPTED_OUT,
+    "BLOCKED": Fault.OPTED_OUT,
+    "BLOCKED_FOR_USER": Fault.OPTED_OUT,
+    "OPT_OUT": Fault.OPTED_OUT,
+    "NOT_OPT_IN": Fault.OPTED_OUT,
 }
 
 
@@ -48,6 +48,6 @@ def _report(event: Any) -> Report | None:
             return Report(str(name), "delivered")
         case {"externalId": str() | int() as name, "eventType": str(kind)} if kind.upper() in _FAILED:
             cause = str(event.get("cause") or kind).upper().replace(" ", "_")
-            return Report(str(name), "failed", _FAULTS.get(cause, REFUSED), f"Gupshup: {cause}")
+            return Report(str(name), "failed", _FAULTS.get(cause, Fault.REFUSED), f"Gupshup: {cause}")
         case _:
             return None

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from app.delivery.callbacks.posted import TOLERANCE, Posted, Report, refuse, same
 from app.delivery.providers.meta import FAULTS
-from app.delivery.providers.rest import REFUSED
+from app.delivery.providers.rest import Fault
 
 
 class Meta:
@@ -63,7 +63,7 @@ def _report(status: Any, now: datetime) -> Report | None:
             error = next(iter(_list(status, "errors")), None)
             error = error if isinstance(error, dict) else {}
             code = error.get("code")
-            fault = FAULTS.get(code, REFUSED) if isinstance(code, int) else REFUSED
+            fault = FAULTS.get(code, Fault.REFUSED) if isinstance(code, int) else Fault.REFUSED
             return Report(name, "failed", fault, f"Meta: {error.get('title') or 'failed'}")
         case _:
             return None

@@ -9,15 +9,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from app.delivery.callbacks.posted import Posted, Report, read_json, require_token
-from app.delivery.providers.rest import OPTED_OUT, REFUSED, UNROUTABLE, Fault
+from app.delivery.providers.rest import Fault
 
 _DELIVERED: Final = "1"
 _FAULTS: Final[Mapping[str, Fault]] = {
-    "2": UNROUTABLE,
-    "9": OPTED_OUT,  # do-not-disturb register
-    "16": REFUSED,  # by the operator
-    "17": OPTED_OUT,  # blocked number
-    "25": REFUSED,
+    "2": Fault.UNROUTABLE,
+    "9": Fault.OPTED_OUT,  # do-not-disturb register
+    "16": Fault.REFUSED,  # by the operator
+    "17": Fault.OPTED_OUT,  # blocked number
+    "25": Fault.REFUSED,
 }
 
 

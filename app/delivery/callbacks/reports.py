@@ -38,7 +38,7 @@ class Reports:
     async def write(self, provider: str, report: Report) -> None:
         """One report by whoever is believed to be the provider. Raises `Unavailable`."""
         name = one_line(report.message_id)[:MAX_TEXT]
-        error_class = report.fault.error_class if report.fault else None
+        error_class = report.fault.value if report.fault else None
         text = harmless(report.text) if report.text else None
         row = await self._database.row(
             _TAKE,

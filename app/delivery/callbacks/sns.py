@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
 from app.delivery.callbacks.posted import Posted, Report, read_json, refuse, require_recent, same
-from app.delivery.providers.rest import OPTED_OUT, RECIPIENT, REFUSED, UNAVAILABLE, UNROUTABLE, Fault
+from app.delivery.providers.rest import Fault
 from app.errors import InvalidRequest, Unavailable
 
 # Where Amazon keeps its signing certificates and takes confirmations; whatever else a message names is not fetched.
@@ -42,19 +42,24 @@ _OPTIONAL: Final = "Subject"
 
 _DELIVERED: Final = frozenset({"TEXT_DELIVERED"})
 _FAULTS: Final[Mapping[str, Fault]] = {
-    "TEXT_INVALID": RECIPIENT,
-    "TEXT_BLOCKED": OPTED_OUT,
-    "TEXT_UNREACHABLE": UNROUTABLE,
-    "TEXT_CARRIER_UNREACHABLE": UNAVAILABLE,
-    "TEXT_TTL_EXPIRED": UNAVAILABLE,
-    "TEXT_UNKNOWN": UNAVAILABLE,
-    "TEXT_CARRIER_BLOCKED": REFUSED,
-    "TEXT_INVALID_MESSAGE": REFUSED,
-    "TEXT_PROTECT_BLOCKED": REFUSED,
-    "TEXT_SPAM": REFUSED,
+    "TEXT_INVALID": Fault.RECIPIENT,
+    "TEXT_BLOCKED": Fault.OPTED_OUT,
+    "TEXT_UNREACHABLE": Fault.UNROUTABLE,
+    "TEXT_CARRIER_UNREACHABLE": Fault.UNAVAILABLE,
+    "TEXT_TTL_EXPIRED": Fault.UNAVAILABLE,
+    "TEXT_UNKNOWN": Fault.UNAVAILABLE,
+    "TEXT_CARRIER_BLOCKED": Fault.REFUSED,
+    "TEXT_INVALID_MESSAGE": Fault.REFUSED,
+    "TEXT_PROTECT_BLOCKED": Fault.REFUSED,
+    "TEXT_SPAM": Fault.REFUSED,
 }
 # What the log's `providerResponse` says of the number itself.
-_BY_WORD: Final = (("opted out", OPTED_OUT), ("invalid", RECIPIENT), ("unknown phone", RECIPIENT), ("blocked", REFUSED))
+_BY_WORD: Final = (
+    ("opted out", Fault.OPTED_OUT),
+    ("invalid", Fault.RECIPIENT),
+    ("unknown phone", Fault.RECIPIENT),
+    ("blocked", Fault.REFUSED),
+)
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
@@ -160,7 +165,7 @@ def _report(told: Any) -> Report | None:
         case {"notification": {"messageId": str(name)}, "status": "SUCCESS"}:
             return Report(name, "delivered")
         case {"notification": {"messageId": str(name)}, "status": "FAILURE", "delivery": {"providerResponse": words}}:
-            fault = next((fault for word, fault in _BY_WORD if word in str(words).lower()), UNROUTABLE)
+            fault = next((fault for word, fault in _BY_WORD if word in str(words).lower()), Fault.UNROUTABLE)
             return Report(name, "failed", fault, f"Amazon SNS: {words}")
         case _:
             return None

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from app.delivery.callbacks.posted import Posted, Report, refuse, same
-from app.delivery.providers.rest import REFUSED
+from app.delivery.providers.rest import Fault
 from app.delivery.providers.twilio import FAULTS
 from app.errors import InvalidRequest
 
@@ -42,7 +42,7 @@ class Twilio:
             return [Report(sid, "delivered")]
         if status in _FAILED:
             number = told.get("ErrorCode", "")
-            fault = FAULTS.get(int(number), REFUSED) if number.isdecimal() else REFUSED
+            fault = FAULTS.get(int(number), Fault.REFUSED) if number.isdecimal() else Fault.REFUSED
             return [Report(sid, "failed", fault, f"Twilio: {status} {number}".rstrip())]
         return []
 

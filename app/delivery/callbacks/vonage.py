@@ -15,43 +15,34 @@ from typing import Final
 import jwt
 
 from app.delivery.callbacks.posted import TOLERANCE, Posted, Report, refuse, require_recent, same
-from app.delivery.providers.rest import (
-    OPTED_OUT,
-    RECIPIENT,
-    REFUSED,
-    SENDER,
-    TEMPLATE,
-    UNAVAILABLE,
-    UNROUTABLE,
-    Fault,
-)
+from app.delivery.providers.rest import Fault
 from app.errors import InvalidRequest
 
 _FAILED: Final = frozenset({"expired", "failed", "rejected"})
 # By `err-code`.
 _FAULTS: Final[Mapping[str, Fault]] = {
-    "1": UNAVAILABLE,  # unknown
-    "2": UNROUTABLE,  # absent for now
-    "3": RECIPIENT,  # absent for good
-    "4": OPTED_OUT,  # barred by the user
-    "5": UNROUTABLE,  # portability error
-    "6": REFUSED,  # spam
-    "7": UNROUTABLE,  # handset busy
-    "8": UNAVAILABLE,  # network
-    "9": OPTED_OUT,  # "illegal number": wants nothing from such senders
-    "10": REFUSED,  # illegal message
-    "11": UNROUTABLE,
-    "12": UNROUTABLE,  # unreachable
-    "13": REFUSED,  # age restriction
-    "14": OPTED_OUT,  # blocked by the carrier
-    "15": UNROUTABLE,  # the recipient's prepaid card is empty
-    "39": SENDER,
+    "1": Fault.UNAVAILABLE,  # unknown
+    "2": Fault.UNROUTABLE,  # absent for now
+    "3": Fault.RECIPIENT,  # absent for good
+    "4": Fault.OPTED_OUT,  # barred by the user
+    "5": Fault.UNROUTABLE,  # portability error
+    "6": Fault.REFUSED,  # spam
+    "7": Fault.UNROUTABLE,  # handset busy
+    "8": Fault.UNAVAILABLE,  # network
+    "9": Fault.OPTED_OUT,  # "illegal number": wants nothing from such senders
+    "10": Fault.REFUSED,  # illegal message
+    "11": Fault.UNROUTABLE,
+    "12": Fault.UNROUTABLE,  # unreachable
+    "13": Fault.REFUSED,  # age restriction
+    "14": Fault.OPTED_OUT,  # blocked by the carrier
+    "15": Fault.UNROUTABLE,  # the recipient's prepaid card is empty
+    "39": Fault.SENDER,
     # India's register, and the like: what must be registered there isn't.
-    "50": TEMPLATE,
-    "51": SENDER,
-    "52": TEMPLATE,
-    "53": OPTED_OUT,  # no consent
-    "99": UNROUTABLE,
+    "50": Fault.TEMPLATE,
+    "51": Fault.SENDER,
+    "52": Fault.TEMPLATE,
+    "53": Fault.OPTED_OUT,  # no consent
+    "99": Fault.UNROUTABLE,
 }
 _BY_LENGTH: Final = {64: "sha256", 128: "sha512"}
 
@@ -77,7 +68,7 @@ class Vonage:
             return [Report(name, "delivered")]
         if status in _FAILED:
             number = told.get("err-code", "")
-            return [Report(name, "failed", _FAULTS.get(number, REFUSED), f"Vonage: {status} {number}".rstrip())]
+            return [Report(name, "failed", _FAULTS.get(number, Fault.REFUSED), f"Vonage: {status} {number}".rstrip())]
         return []
 
     def _fields(self, posted: Posted) -> dict[str, str]:

@@ -12,21 +12,7 @@ from typing import Final
 
 from app.delivery.gsm import is_gsm
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import (
-    ACCOUNT,
-    CREDENTIALS,
-    OPTED_OUT,
-    RECIPIENT,
-    REFUSED,
-    SENDER,
-    TEMPLATE,
-    THROTTLED,
-    TIMEOUT_SECONDS,
-    UNAVAILABLE,
-    Fault,
-    Rest,
-    digits,
-)
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, digits
 from app.errors import ConfigurationError
 from app.settings import Settings
 
@@ -35,29 +21,29 @@ _API: Final = {"sms": "https://enterprise.smsgupshup.com", "whatsapp": "https://
 _VARIABLE: Final = re.compile(r"\{#var#\}|\{\{1\}\}")
 
 FAULTS: Final[Mapping[str, Fault]] = {
-    "100": UNAVAILABLE,  # unknown error
-    "101": REFUSED,  # a parameter is missing
-    "102": CREDENTIALS,
-    "103": CREDENTIALS,  # no such user
-    "104": ACCOUNT,  # disabled
-    "105": RECIPIENT,
-    "106": ACCOUNT,  # a method the account doesn't have
-    "107": REFUSED,
-    "108": SENDER,  # the mask
-    "175": ACCOUNT,  # a service the account doesn't have, such as numbers abroad
-    "500": UNAVAILABLE,
-    "1002": RECIPIENT,  # not on WhatsApp
-    "1003": ACCOUNT,  # out of credit
-    "1004": TEMPLATE,
-    "1005": TEMPLATE,
-    "1006": OPTED_OUT,  # never opted in
-    "1007": OPTED_OUT,
-    "1008": OPTED_OUT,
-    "1012": OPTED_OUT,
-    "4001": THROTTLED,
-    "4002": UNAVAILABLE,
-    "4003": TEMPLATE,
-    "4005": TEMPLATE,  # paused
+    "100": Fault.UNAVAILABLE,  # unknown error
+    "101": Fault.REFUSED,  # a parameter is missing
+    "102": Fault.CREDENTIALS,
+    "103": Fault.CREDENTIALS,  # no such user
+    "104": Fault.ACCOUNT,  # disabled
+    "105": Fault.RECIPIENT,
+    "106": Fault.ACCOUNT,  # a method the account doesn't have
+    "107": Fault.REFUSED,
+    "108": Fault.SENDER,  # the mask
+    "175": Fault.ACCOUNT,  # a service the account doesn't have, such as numbers abroad
+    "500": Fault.UNAVAILABLE,
+    "1002": Fault.RECIPIENT,  # not on WhatsApp
+    "1003": Fault.ACCOUNT,  # out of credit
+    "1004": Fault.TEMPLATE,
+    "1005": Fault.TEMPLATE,
+    "1006": Fault.OPTED_OUT,  # never opted in
+    "1007": Fault.OPTED_OUT,
+    "1008": Fault.OPTED_OUT,
+    "1012": Fault.OPTED_OUT,
+    "4001": Fault.THROTTLED,
+    "4002": Fault.UNAVAILABLE,
+    "4003": Fault.TEMPLATE,
+    "4005": Fault.TEMPLATE,  # paused
 }
 
 

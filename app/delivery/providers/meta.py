@@ -9,21 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import (
-    ACCOUNT,
-    CREDENTIALS,
-    RECIPIENT,
-    REFUSED,
-    SENDER,
-    TEMPLATE,
-    THROTTLED,
-    TIMEOUT_SECONDS,
-    UNAVAILABLE,
-    UNROUTABLE,
-    Fault,
-    Rest,
-    code_of,
-)
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, code_of
 from app.settings import Settings
 
 _API: Final = "https://graph.facebook.com"
@@ -32,50 +18,50 @@ _NOT_TRANSLATED: Final = 132001
 _DEFAULT: Final = ("en", "en_US")
 
 FAULTS: Final[Mapping[int, Fault]] = {
-    0: CREDENTIALS,
-    3: CREDENTIALS,
-    10: CREDENTIALS,
-    104: CREDENTIALS,  # no token
-    190: CREDENTIALS,  # expired token
-    131005: CREDENTIALS,  # access denied
-    1: UNAVAILABLE,
-    2: UNAVAILABLE,
-    131000: UNAVAILABLE,
-    131016: UNAVAILABLE,
-    131057: UNAVAILABLE,  # the account is in maintenance
-    133004: UNAVAILABLE,
-    4: THROTTLED,
-    80007: THROTTLED,
-    130429: THROTTLED,
-    131048: THROTTLED,  # too many earlier messages were blocked
-    131056: THROTTLED,  # too many to this recipient
-    33: SENDER,  # there is no such sending number
-    131037: SENDER,  # its name is not approved
-    131045: SENDER,
-    133010: SENDER,  # not registered
-    131026: RECIPIENT,  # not on WhatsApp, most likely
-    131021: RECIPIENT,  # is the sender
-    131030: UNROUTABLE,  # test numbers write to listed numbers only
-    130472: UNROUTABLE,  # in an experiment of Meta's
-    131049: UNROUTABLE,  # enough of this kind already
-    130497: UNROUTABLE,  # not into this country
-    131050: TEMPLATE,  # wants no marketing: the template is of the wrong category
-    131047: TEMPLATE,  # outside the 24 hours only templates may be sent
-    132000: TEMPLATE,
-    132001: TEMPLATE,
-    132005: TEMPLATE,
-    132007: TEMPLATE,
-    132012: TEMPLATE,
-    132015: TEMPLATE,  # paused
-    132016: TEMPLATE,  # disabled
-    368: ACCOUNT,  # blocked for violating policies
-    131031: ACCOUNT,  # locked
-    131042: ACCOUNT,  # payment
-    100: REFUSED,  # a parameter
-    131008: REFUSED,
-    131009: REFUSED,
-    131051: REFUSED,
-    135000: REFUSED,  # an unknown error with the parameters
+    0: Fault.CREDENTIALS,
+    3: Fault.CREDENTIALS,
+    10: Fault.CREDENTIALS,
+    104: Fault.CREDENTIALS,  # no token
+    190: Fault.CREDENTIALS,  # expired token
+    131005: Fault.CREDENTIALS,  # access denied
+    1: Fault.UNAVAILABLE,
+    2: Fault.UNAVAILABLE,
+    131000: Fault.UNAVAILABLE,
+    131016: Fault.UNAVAILABLE,
+    131057: Fault.UNAVAILABLE,  # the account is in maintenance
+    133004: Fault.UNAVAILABLE,
+    4: Fault.THROTTLED,
+    80007: Fault.THROTTLED,
+    130429: Fault.THROTTLED,
+    131048: Fault.THROTTLED,  # too many earlier messages were blocked
+    131056: Fault.THROTTLED,  # too many to this recipient
+    33: Fault.SENDER,  # there is no such sending number
+    131037: Fault.SENDER,  # its name is not approved
+    131045: Fault.SENDER,
+    133010: Fault.SENDER,  # not registered
+    131026: Fault.RECIPIENT,  # not on WhatsApp, most likely
+    131021: Fault.RECIPIENT,  # is the sender
+    131030: Fault.UNROUTABLE,  # test numbers write to listed numbers only
+    130472: Fault.UNROUTABLE,  # in an experiment of Meta's
+    131049: Fault.UNROUTABLE,  # enough of this kind already
+    130497: Fault.UNROUTABLE,  # not into this country
+    131050: Fault.TEMPLATE,  # wants no marketing: the template is of the wrong category
+    131047: Fault.TEMPLATE,  # outside the 24 hours only templates may be sent
+    132000: Fault.TEMPLATE,
+    132001: Fault.TEMPLATE,
+    132005: Fault.TEMPLATE,
+    132007: Fault.TEMPLATE,
+    132012: Fault.TEMPLATE,
+    132015: Fault.TEMPLATE,  # paused
+    132016: Fault.TEMPLATE,  # disabled
+    368: Fault.ACCOUNT,  # blocked for violating policies
+    131031: Fault.ACCOUNT,  # locked
+    131042: Fault.ACCOUNT,  # payment
+    100: Fault.REFUSED,  # a parameter
+    131008: Fault.REFUSED,
+    131009: Fault.REFUSED,
+    131051: Fault.REFUSED,
+    135000: Fault.REFUSED,  # an unknown error with the parameters
 }
 
 
@@ -168,4 +154,4 @@ def _fault(code: object, otherwise: Fault) -> Fault:
     if not isinstance(code, int):
         return otherwise
     # 200 to 299 are permissions that were not granted, or taken away.
-    return CREDENTIALS if code in range(200, 300) else FAULTS.get(code, otherwise)
+    return Fault.CREDENTIALS if code in range(200, 300) else FAULTS.get(code, otherwise)

@@ -10,20 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import (
-    ACCOUNT,
-    CREDENTIALS,
-    RECIPIENT,
-    REFUSED,
-    SENDER,
-    TEMPLATE,
-    TIMEOUT_SECONDS,
-    UNAVAILABLE,
-    Fault,
-    Rest,
-    code_of,
-    digits,
-)
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, code_of, digits
 from app.settings import Settings
 
 _API: Final = "https://control.msg91.com"
@@ -33,37 +20,37 @@ _VARIABLES: Final = ("otp", "OTP", "var1", "VAR1")
 _DUPLICATE: Final = "311"
 
 FAULTS: Final[Mapping[str, Fault]] = {
-    "101": RECIPIENT,
-    "202": RECIPIENT,
-    "103": SENDER,
-    "203": SENDER,
-    "106": CREDENTIALS,
-    "207": CREDENTIALS,
-    "208": CREDENTIALS,  # this IP address is blocked
-    "418": CREDENTIALS,  # this IP address is not on the list
-    "401": CREDENTIALS,
-    "209": ACCOUNT,  # no route
-    "210": ACCOUNT,
-    "301": ACCOUNT,  # out of credit
-    "302": ACCOUNT,  # expired
-    "303": ACCOUNT,  # banned
-    "505": ACCOUNT,  # demo
-    "506": ACCOUNT,  # the day's small campaigns are used up
-    "102": REFUSED,
-    "306": REFUSED,  # a route that sleeps at night
-    "310": REFUSED,  # too long
-    "001": UNAVAILABLE,
-    "002": UNAVAILABLE,
-    "601": UNAVAILABLE,
+    "101": Fault.RECIPIENT,
+    "202": Fault.RECIPIENT,
+    "103": Fault.SENDER,
+    "203": Fault.SENDER,
+    "106": Fault.CREDENTIALS,
+    "207": Fault.CREDENTIALS,
+    "208": Fault.CREDENTIALS,  # this IP address is blocked
+    "418": Fault.CREDENTIALS,  # this IP address is not on the list
+    "401": Fault.CREDENTIALS,
+    "209": Fault.ACCOUNT,  # no route
+    "210": Fault.ACCOUNT,
+    "301": Fault.ACCOUNT,  # out of credit
+    "302": Fault.ACCOUNT,  # expired
+    "303": Fault.ACCOUNT,  # banned
+    "505": Fault.ACCOUNT,  # demo
+    "506": Fault.ACCOUNT,  # the day's small campaigns are used up
+    "102": Fault.REFUSED,
+    "306": Fault.REFUSED,  # a route that sleeps at night
+    "310": Fault.REFUSED,  # too long
+    "001": Fault.UNAVAILABLE,
+    "002": Fault.UNAVAILABLE,
+    "601": Fault.UNAVAILABLE,
 }
 _BY_WORD: Final = (
-    ("auth", CREDENTIALS),
-    ("whitelist", CREDENTIALS),
-    ("template", TEMPLATE),
-    ("flow", TEMPLATE),
-    ("sender", SENDER),
-    ("mobile", RECIPIENT),
-    ("balance", ACCOUNT),
+    ("auth", Fault.CREDENTIALS),
+    ("whitelist", Fault.CREDENTIALS),
+    ("template", Fault.TEMPLATE),
+    ("flow", Fault.TEMPLATE),
+    ("sender", Fault.SENDER),
+    ("mobile", Fault.RECIPIENT),
+    ("balance", Fault.ACCOUNT),
 )
 
 
@@ -122,6 +109,6 @@ def _fault(told: dict[str, Any], text: str, by_status: Fault) -> Fault:
     """By number, else by status where that tells more than "refused", else by word."""
     if numbered := FAULTS.get(str(told.get("code"))):
         return numbered
-    if by_status is not REFUSED:
+    if by_status is not Fault.REFUSED:
         return by_status
-    return next((fault for word, fault in _BY_WORD if word in text.lower()), REFUSED)
+    return next((fault for word, fault in _BY_WORD if word in text.lower()), Fault.REFUSED)

@@ -12,6 +12,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -42,38 +43,41 @@ _REDIRECTS: Final = range(300, 400)
 _SERVER_ERRORS: Final = range(500, 600)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A kind of refusal. `error_class` is the stable word that statistics and contact health go by."""
+class Fault(Enum):
+    """A kind of refusal. The value is the stable word that statistics and contact health go by."""
 
-    error_class: str
-    permanent: bool = True
+    # The number itself is wrong, or gone.
+    RECIPIENT = "recipient"
+    # A mail server gave up, though the address may be good.
+    UNREACHABLE = "unreachable"
+    # Whoever has the number, or a register, wants no messages.
+    OPTED_OUT = "opted-out"
+    # Good number, but this vendor has no way to it, or no permission.
+    UNROUTABLE = "unroutable"
+    SENDER = "sender"
+    # The template is unknown, paused, not approved, or doesn't fit what was sent.
+    TEMPLATE = "template"
+    CREDENTIALS = "credentials"
+    # Out of money, suspended, not entitled.
+    ACCOUNT = "account"
+    # Anything else another try won't change.
+    REFUSED = "refused"
+    THROTTLED = "throttled"
+    UNAVAILABLE = "unavailable"
 
+    @property
+    def permanent(self) -> bool:
+        """Whether another try by the same vendor changes nothing."""
+        return self not in {Fault.THROTTLED, Fault.UNAVAILABLE}
 
-# The number itself is wrong, or gone.
-RECIPIENT: Final = Fault("recipient")
-# Whoever has the number, or a register, wants no messages.
-OPTED_OUT: Final = Fault("opted-out")
-# Good number, but this vendor has no way to it, or no permission.
-UNROUTABLE: Final = Fault("unroutable")
-SENDER: Final = Fault("sender")
-# The template is unknown, paused, not approved, or doesn't fit what was sent.
-TEMPLATE: Final = Fault("template")
-CREDENTIALS: Final = Fault("credentials")
-# Out of money, suspended, not entitled.
-ACCOUNT: Final = Fault("account")
-# Anything else another try won't change.
-REFUSED: Final = Fault("refused")
-THROTTLED: Final = Fault("throttled", permanent=False)
-UNAVAILABLE: Final = Fault("unavailable", permanent=False)
 
 _BY_STATUS: Final = {
-    401: CREDENTIALS,
-    402: ACCOUNT,
-    403: CREDENTIALS,
-    408: UNAVAILABLE,
-    425: UNAVAILABLE,
-    429: THROTTLED,
+    401: Fault.CREDENTIALS,
+    402: Fault.ACCOUNT,
+    403: Fault.CREDENTIALS,
+    408: Fault.UNAVAILABLE,
+    425: Fault.UNAVAILABLE,
+    429: Fault.THROTTLED,
 }
 
 
@@ -100,8 +104,8 @@ class Answer:
     def fault(self) -> Fault:
         """What the status alone says of a refusal."""
         if self.status in _SERVER_ERRORS:
-            return UNAVAILABLE
-        return _BY_STATUS.get(self.status, REFUSED)
+            return Fault.UNAVAILABLE
+        return _BY_STATUS.get(self.status, Fault.REFUSED)
 
 
 class Rest:
@@ -189,9 +193,9 @@ class Rest:
         words = f"{self.vendor}: {text}" if text else f"{self.vendor} refused the message."
         clean = harmless(words, message.to, digits(message.to), message.code)
         if fault.permanent:
-            return PermanentFailure(fault.error_class, clean)
+            return PermanentFailure(fault.value, clean)
         # Who stumbled (5xx) may have taken the message before; who says "too many" has not.
-        return (Deferral if fault == THROTTLED else TransientFailure)(fault.error_class, clean)
+        return (Deferral if fault is Fault.THROTTLED else TransientFailure)(fault.value, clean)
 
     def unreadable(self) -> TransientFailure:
         """The failure for a good status with a body that makes no sense: the vendor may have taken the message."""
@@ -212,7 +216,7 @@ def callback_url(settings: Settings, name: str) -> str | None:
 def code_of(message: Message, vendor: str) -> str:
     """The code for a vendor's template. Raises `PermanentFailure` for a message without one."""
     if message.code is None:
-        raise PermanentFailure(TEMPLATE.error_class, f"The {vendor} template is for codes; this message has none.")
+        raise PermanentFailure(Fault.TEMPLATE.value, f"The {vendor} template is for codes; this message has none.")
     return message.code
 
 

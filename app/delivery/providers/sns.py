@@ -18,45 +18,35 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
 from app.delivery.message import Message, PermanentFailure, Receipt, TransientFailure
-from app.delivery.providers.rest import (
-    CREDENTIALS,
-    OPTED_OUT,
-    RECIPIENT,
-    REFUSED,
-    THROTTLED,
-    TIMEOUT_SECONDS,
-    UNAVAILABLE,
-    Fault,
-    Rest,
-)
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest
 from app.errors import ConfigurationError
 from app.settings import Settings
 
 FAULTS: Final[Mapping[str, Fault]] = {
-    "InvalidParameter": REFUSED,  # or the number, see _fault
-    "ParameterValueInvalid": REFUSED,
-    "ValidationException": REFUSED,
-    "NotFound": REFUSED,
-    "OptedOut": OPTED_OUT,
-    "InternalError": UNAVAILABLE,
-    "InternalFailure": UNAVAILABLE,
-    "ServiceUnavailable": UNAVAILABLE,
-    "Throttled": THROTTLED,
-    "Throttling": THROTTLED,
-    "ThrottlingException": THROTTLED,
-    "AuthorizationError": CREDENTIALS,
-    "AccessDenied": CREDENTIALS,
-    "AccessDeniedException": CREDENTIALS,
-    "NotAuthorized": CREDENTIALS,
-    "InvalidSecurity": CREDENTIALS,
-    "InvalidClientTokenId": CREDENTIALS,
-    "SignatureDoesNotMatch": CREDENTIALS,
-    "IncompleteSignature": CREDENTIALS,
-    "MissingAuthenticationToken": CREDENTIALS,
-    "ExpiredToken": CREDENTIALS,
-    "ExpiredTokenException": CREDENTIALS,
-    "OptInRequired": CREDENTIALS,
-    "RequestExpired": CREDENTIALS,  # our clock is wrong
+    "InvalidParameter": Fault.REFUSED,  # or the number, see _fault
+    "ParameterValueInvalid": Fault.REFUSED,
+    "ValidationException": Fault.REFUSED,
+    "NotFound": Fault.REFUSED,
+    "OptedOut": Fault.OPTED_OUT,
+    "InternalError": Fault.UNAVAILABLE,
+    "InternalFailure": Fault.UNAVAILABLE,
+    "ServiceUnavailable": Fault.UNAVAILABLE,
+    "Throttled": Fault.THROTTLED,
+    "Throttling": Fault.THROTTLED,
+    "ThrottlingException": Fault.THROTTLED,
+    "AuthorizationError": Fault.CREDENTIALS,
+    "AccessDenied": Fault.CREDENTIALS,
+    "AccessDeniedException": Fault.CREDENTIALS,
+    "NotAuthorized": Fault.CREDENTIALS,
+    "InvalidSecurity": Fault.CREDENTIALS,
+    "InvalidClientTokenId": Fault.CREDENTIALS,
+    "SignatureDoesNotMatch": Fault.CREDENTIALS,
+    "IncompleteSignature": Fault.CREDENTIALS,
+    "MissingAuthenticationToken": Fault.CREDENTIALS,
+    "ExpiredToken": Fault.CREDENTIALS,
+    "ExpiredTokenException": Fault.CREDENTIALS,
+    "OptInRequired": Fault.CREDENTIALS,
+    "RequestExpired": Fault.CREDENTIALS,  # our clock is wrong
 }
 
 
@@ -139,10 +129,10 @@ class Sns:
                 self._credentials = await asyncio.to_thread(Session().get_credentials)
             if self._credentials is None:
                 sentence = "There are no AWS credentials: set AWS_ACCESS_KEY_ID, or give the machine a role."
-                raise PermanentFailure(CREDENTIALS.error_class, sentence)
+                raise PermanentFailure(Fault.CREDENTIALS.value, sentence)
             return await asyncio.to_thread(self._credentials.get_frozen_credentials)
         except BotoCoreError as error:
-            raise TransientFailure(UNAVAILABLE.error_class, f"No AWS credentials at the moment: {error}") from error
+            raise TransientFailure(Fault.UNAVAILABLE.value, f"No AWS credentials at the moment: {error}") from error
 
 
 def _encoded(attributes: Mapping[str, str]) -> dict[str, str]:
@@ -162,5 +152,5 @@ def _element(text: str, name: str) -> str:
 
 def _fault(code: str, words: str, by_status: Fault) -> Fault:
     if code in {"InvalidParameter", "ParameterValueInvalid"} and "phone" in words.lower():
-        return RECIPIENT
+        return Fault.RECIPIENT
     return FAULTS.get(code, by_status)

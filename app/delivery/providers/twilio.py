@@ -10,22 +10,7 @@ from typing import Final
 import msgspec
 
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import (
-    ACCOUNT,
-    CREDENTIALS,
-    OPTED_OUT,
-    RECIPIENT,
-    REFUSED,
-    SENDER,
-    TEMPLATE,
-    THROTTLED,
-    TIMEOUT_SECONDS,
-    UNAVAILABLE,
-    UNROUTABLE,
-    Fault,
-    Rest,
-    callback_url,
-)
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, callback_url
 from app.settings import Settings
 
 _API: Final = "https://api.twilio.com"
@@ -33,81 +18,81 @@ _API: Final = "https://api.twilio.com"
 _SHORTEST_VALIDITY: Final = 5
 
 FAULTS: Final[Mapping[int, Fault]] = {
-    20003: CREDENTIALS,  # authentication error
-    20006: CREDENTIALS,  # access denied
-    20404: CREDENTIALS,  # there is no such account
-    20005: ACCOUNT,  # not active
-    20429: THROTTLED,
-    20500: UNAVAILABLE,
-    20503: UNAVAILABLE,
-    21211: RECIPIENT,  # 'To' is no valid number
-    21217: RECIPIENT,
-    21614: RECIPIENT,  # no mobile number
-    21610: OPTED_OUT,  # answered STOP
-    21408: UNROUTABLE,  # the country is not enabled
-    21608: UNROUTABLE,  # trial accounts write to verified numbers only
-    21612: UNROUTABLE,
-    21212: SENDER,  # 'From' is no valid number
-    21603: SENDER,
-    21606: SENDER,
-    21657: SENDER,  # the name is not valid
-    21659: SENDER,  # no number of Twilio's, or a short code of another country
-    21660: SENDER,  # another account's number
-    21701: SENDER,  # no such messaging service
-    21702: SENDER,  # it is not available
-    21703: SENDER,  # a messaging service without senders
-    21704: SENDER,
-    21705: SENDER,
-    21654: TEMPLATE,  # ContentSid required
-    21655: TEMPLATE,  # no such ContentSid
-    21656: TEMPLATE,  # its variables don't fit
-    21611: THROTTLED,  # the sender's queue is full
-    30001: THROTTLED,  # likewise
-    30022: THROTTLED,
-    30017: UNAVAILABLE,  # the carrier's network is congested
-    30410: UNAVAILABLE,  # the carrier did not answer in time
-    30002: ACCOUNT,  # suspended
-    30003: UNROUTABLE,  # handset unreachable
-    30004: OPTED_OUT,  # blocked
-    30005: RECIPIENT,  # unknown or inactive number
-    30006: RECIPIENT,  # landline
-    30007: REFUSED,  # filtered as spam
-    30008: UNAVAILABLE,
-    30018: SENDER,  # the country demands that senders are registered
-    30024: SENDER,  # likewise
-    30032: SENDER,  # unverified toll-free number
-    30034: SENDER,  # unregistered US number
-    30035: SENDER,  # a number that is still being set up
-    30023: ACCOUNT,  # the day's messages are used up
-    30027: ACCOUNT,  # likewise
-    30033: ACCOUNT,  # campaign suspended
-    63001: CREDENTIALS,
-    63002: SENDER,
-    63003: RECIPIENT,  # not on WhatsApp
-    63007: SENDER,
-    63008: SENDER,  # misconfigured
-    63009: UNAVAILABLE,
-    63010: UNAVAILABLE,
-    63012: UNAVAILABLE,
-    63013: REFUSED,  # against WhatsApp's policy
-    63014: OPTED_OUT,  # blocked by the recipient
-    63015: UNROUTABLE,  # the sandbox writes to who has joined it
-    63016: TEMPLATE,  # outside the 24 hours only templates may be sent
-    63017: THROTTLED,
-    63018: THROTTLED,
-    63020: ACCOUNT,
-    63021: TEMPLATE,
-    63024: RECIPIENT,
-    63027: TEMPLATE,  # not in this language
-    63028: TEMPLATE,
-    63031: RECIPIENT,  # is the sender
-    63032: UNROUTABLE,  # a limitation of WhatsApp's
-    63033: OPTED_OUT,
-    63038: ACCOUNT,  # the day's messages are used up
-    63040: TEMPLATE,  # rejected
-    63041: TEMPLATE,  # paused
-    63042: TEMPLATE,  # disabled
-    63051: ACCOUNT,  # locked
+    20003: Fault.CREDENTIALS,  # authentication error
+    20006: Fault.CREDENTIALS,  # access denied
+    20404: Fault.CREDENTIALS,  # there is no such account
+    20005: Fault.ACCOUNT,  # not active
+    20429: Fault.THROTTLED,
+    20500: Fault.UNAVAILABLE,
+    20503: Fault.UNAVAILABLE,
+    21211: Fault.RECIPIENT,  # 'To' is no valid number
+    21217: Fault.RECIPIENT,
+    21614: Fault.RECIPIENT,  # no mobile number
+    21610: Fault.OPTED_OUT,  # answered STOP
+    21408: Fault.UNROUTABLE,  # the country is not enabled
+    21608: Fault.UNROUTABLE,  # trial accounts write to verified numbers only
+    21612: Fault.UNROUTABLE,
+    21212: Fault.SENDER,  # 'From' is no valid number
+    21603: Fault.SENDER,
+    21606: Fault.SENDER,
+    21657: Fault.SENDER,  # the name is not valid
+    21659: Fault.SENDER,  # no number of Twilio's, or a short code of another country
+    21660: Fault.SENDER,  # another account's number
+    21701: Fault.SENDER,  # no such messaging service
+    21702: Fault.SENDER,  # it is not available
+    21703: Fault.SENDER,  # a messaging service without senders
+    21704: Fault.SENDER,
+    21705: Fault.SENDER,
+    21654: Fault.TEMPLATE,  # ContentSid required
+    21655: Fault.TEMPLATE,  # no such ContentSid
+    21656: Fault.TEMPLATE,  # its variables don't fit
+    21611: Fault.THROTTLED,  # the sender's queue is full
+    30001: Fault.THROTTLED,  # likewise
+    30022: Fault.THROTTLED,
+    30017: Fault.UNAVAILABLE,  # the carrier's network is congested
+    30410: Fault.UNAVAILABLE,  # the carrier did not answer in time
+    30002: Fault.ACCOUNT,  # suspended
+    30003: Fault.UNROUTABLE,  # handset unreachable
+    30004: Fault.OPTED_OUT,  # blocked
+    30005: Fault.RECIPIENT,  # unknown or inactive number
+    30006: Fault.RECIPIENT,  # landline
+    30007: Fault.REFUSED,  # filtered as spam
+    30008: Fault.UNAVAILABLE,
+    30018: Fault.SENDER,  # the country demands that senders are registered
+    30024: Fault.SENDER,  # likewise
+    30032: Fault.SENDER,  # unverified toll-free number
+    30034: Fault.SENDER,  # unregistered US number
+    30035: Fault.SENDER,  # a number that is still being set up
+    30023: Fault.ACCOUNT,  # the day's messages are used up
+    30027: Fault.ACCOUNT,  # likewise
+    30033: Fault.ACCOUNT,  # campaign suspended
+    63001: Fault.CREDENTIALS,
+    63002: Fault.SENDER,
+    63003: Fault.RECIPIENT,  # not on WhatsApp
+    63007: Fault.SENDER,
+    63008: Fault.SENDER,  # misconfigured
+    63009: Fault.UNAVAILABLE,
+    63010: Fault.UNAVAILABLE,
+    63012: Fault.UNAVAILABLE,
+    63013: Fault.REFUSED,  # against WhatsApp's policy
+    63014: Fault.OPTED_OUT,  # blocked by the recipient
+    63015: Fault.UNROUTABLE,  # the sandbox writes to who has joined it
+    63016: Fault.TEMPLATE,  # outside the 24 hours only templates may be sent
+    63017: Fault.THROTTLED,
+    63018: Fault.THROTTLED,
+    63020: Fault.ACCOUNT,
+    63021: Fault.TEMPLATE,
+    63024: Fault.RECIPIENT,
+    63027: Fault.TEMPLATE,  # not in this language
+    63028: Fault.TEMPLATE,
+    63031: Fault.RECIPIENT,  # is the sender
+    63032: Fault.UNROUTABLE,  # a limitation of WhatsApp's
+    63033: Fault.OPTED_OUT,
+    63038: Fault.ACCOUNT,  # the day's messages are used up
+    63040: Fault.TEMPLATE,  # rejected
+    63041: Fault.TEMPLATE,  # paused
+    63042: Fault.TEMPLATE,  # disabled
+    63051: Fault.ACCOUNT,  # locked
 }
 
 

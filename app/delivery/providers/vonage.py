@@ -9,22 +9,7 @@ from typing import Final
 
 from app.delivery.gsm import is_gsm
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import (
-    ACCOUNT,
-    CREDENTIALS,
-    OPTED_OUT,
-    RECIPIENT,
-    REFUSED,
-    SENDER,
-    THROTTLED,
-    TIMEOUT_SECONDS,
-    UNAVAILABLE,
-    UNROUTABLE,
-    Fault,
-    Rest,
-    callback_url,
-    digits,
-)
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, callback_url, digits
 from app.settings import Settings
 
 _API: Final = "https://rest.nexmo.com"
@@ -34,25 +19,25 @@ _SHORTEST_TTL: Final = 20_000
 _TAKEN: Final = "0"
 
 FAULTS: Final[Mapping[str, Fault]] = {
-    "1": THROTTLED,
-    "2": REFUSED,  # missing parameters
-    "3": REFUSED,  # invalid parameters
-    "4": CREDENTIALS,
-    "5": UNAVAILABLE,  # internal error
-    "6": RECIPIENT,  # such as an unknown prefix
-    "7": OPTED_OUT,  # barred
-    "8": ACCOUNT,  # suspended
-    "9": ACCOUNT,  # out of credit
-    "10": THROTTLED,  # too many binds
-    "11": ACCOUNT,  # not enabled for HTTP
-    "12": REFUSED,  # too long
-    "14": CREDENTIALS,  # signature
-    "15": SENDER,
-    "22": UNROUTABLE,  # network code
-    "23": REFUSED,  # callback URL
-    "29": UNROUTABLE,  # trial accounts write to listed numbers only
-    "32": CREDENTIALS,
-    "33": RECIPIENT,  # deactivated number
+    "1": Fault.THROTTLED,
+    "2": Fault.REFUSED,  # missing parameters
+    "3": Fault.REFUSED,  # invalid parameters
+    "4": Fault.CREDENTIALS,
+    "5": Fault.UNAVAILABLE,  # internal error
+    "6": Fault.RECIPIENT,  # such as an unknown prefix
+    "7": Fault.OPTED_OUT,  # barred
+    "8": Fault.ACCOUNT,  # suspended
+    "9": Fault.ACCOUNT,  # out of credit
+    "10": Fault.THROTTLED,  # too many binds
+    "11": Fault.ACCOUNT,  # not enabled for HTTP
+    "12": Fault.REFUSED,  # too long
+    "14": Fault.CREDENTIALS,  # signature
+    "15": Fault.SENDER,
+    "22": Fault.UNROUTABLE,  # network code
+    "23": Fault.REFUSED,  # callback URL
+    "29": Fault.UNROUTABLE,  # trial accounts write to listed numbers only
+    "32": Fault.CREDENTIALS,
+    "33": Fault.RECIPIENT,  # deactivated number
 }
 
 
@@ -110,7 +95,7 @@ class Vonage:
             raise self._http.unreadable()
         for part in parts:
             if (status := str(part.get("status"))) != _TAKEN:
-                raise self._http.refusal(FAULTS.get(status, REFUSED), message, part.get("error-text"))
+                raise self._http.refusal(FAULTS.get(status, Fault.REFUSED), message, part.get("error-text"))
         return Receipt(str(parts[0].get("message-id", "")))
 
     async def close(self) -> None:

@@ -32,7 +32,7 @@ def test_every_code_is_documented_with_its_class(root: Path, vendor: str) -> Non
     section = next(part for part in page.split("\n## ") if part.startswith(f"{vendor} "))
     rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", section, re.MULTILINE)
     words = {(word, row) for row, codes in rows for word in re.findall(r"\w+", NO_CODES.sub("", codes))}
-    faults = {(str(code), fault.error_class) for code, fault in TABLES[vendor].items()}
+    faults = {(str(code), fault.value) for code, fault in TABLES[vendor].items()}
     assert faults <= words
     assert {word for word, _ in words if word.isdecimal()} <= {code for code, _ in faults}
 

@@ -2,23 +2,17 @@
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from app.delivery.message import UNANSWERED, DeliveryError, PermanentFailure, TransientFailure
 from app.delivery.providers.rest import _CONNECTIONS, Rest
+from tests.certificates import self_signed, serving
 from tests.contracts.wire.recorder import SILENCE, Recorder, Reply
 from tests.contracts.wire.vendors import MESSAGE, installation, provider
 
@@ -106,26 +100,7 @@ async def test_an_answer_that_drips() -> None:
 
 async def test_a_certificate_nobody_vouches_for(tmp_path: Path) -> None:
     """Nobody in between gets a code, and no retry makes it better."""
-    key = generate_private_key(SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, SHA256())
-    )
-    path = tmp_path / "server.pem"
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(pem + made.public_bytes(Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=serving(self_signed(tmp_path)))
     async with server:
         error = await post(f"https://localhost:{server.sockets[0].getsockname()[1]}")
     assert isinstance(error, PermanentFailure)

@@ -1,4 +1,4 @@
-"""The invitation to register, sent again."""
+"""What is done for one member: invited again, unlocked."""
 
 from typing import Annotated, Final
 
@@ -8,8 +8,9 @@ from msgspec import Meta, Struct
 from admin_portal.api.documents import Once
 from admin_portal.api.guards import MANAGER, caller
 from admin_portal.api.members import MemberId
-from admin_portal.api.office import office
+from admin_portal.api.payloads import UnlockBody
 from admin_portal.api.tenants import REFUSED, Slug
+from admin_portal.desk import desk
 from app.errors import (
     AlreadyExists,
     ChannelUnavailable,
@@ -53,8 +54,25 @@ async def invite_member(request: AnyRequest, slug: Slug, member_id: MemberId) ->
     """To a pending member, with a link to the page where they register; at most once a minute. Adding one as `pending`
     sends the first, unless registration is closed.
     """
-    sent = await office(request).members.invite(slug, member_id, actor=caller(request).actor, client=client_of(request))
+    sent = await desk(request).members.invite(slug, member_id, actor=caller(request).actor, client=client_of(request))
     return InvitationBody(sent.channel)
 
 
-HANDLERS: Final = (invite_member,)
+@post(
+    "/tenants/{slug:str}/members/{member_id:uuid}/unlock",
+    opt=MANAGER,
+    status_code=200,
+    summary="Unlock a member",
+    responses=refusals(*REFUSED, TenantNotFound, NotFound, AlreadyExists),
+    operation_class=Once,
+)
+async def unlock_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> UnlockBody:
+    """Forgets wrong codes and passwords, lock and hourly quota of the member, so that a code can be asked for now."""
+    own, who = desk(request), caller(request)
+    member = await own.members.get(slug, member_id)
+    return UnlockBody(
+        await own.unlocking.unlock(member.tenant_id, member.id, actor=who.actor, client=client_of(request))
+    )
+
+
+HANDLERS: Final = (invite_member, unlock_member)

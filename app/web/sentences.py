@@ -1,0 +1,40 @@
+"""What pages of both portals say: a refusal at the form that it refuses, a wait, and what the step before did."""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from app.errors import GatehouseError, InvalidCode, InvalidRequest, RateLimited
+from app.web.services import AnyRequest
+
+# Where no field is to blame.
+FORM: Final = "form"
+
+_SECONDS_UNTIL: Final = 120
+
+
+def errors_of(refusal: GatehouseError, field: str = "code") -> dict[str, str]:
+    """A refusal as sentences by field; `field` is the one that a code was typed into."""
+    match refusal:
+        case InvalidRequest(errors=errors) if errors:
+            # A field says one thing at a time, the first.
+            return {error.pointer.split("/")[1] if error.pointer else FORM: error.detail for error in reversed(errors)}
+        case InvalidCode(attempts_left=left):
+            return {field: f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}  # noqa: RUF001 - a dash
+        case RateLimited(detail=detail, retry_after=retry_after):
+            return {FORM: f"{detail} You can ask again in {in_words(retry_after)}."}
+        case _:
+            return {FORM: refusal.detail}
+
+
+def in_words(seconds: int) -> str:
+    """A wait as people say it: "1 second", "90 seconds", "12 minutes"."""
+    if seconds < _SECONDS_UNTIL:
+        return f"{seconds} second{'' if seconds == 1 else 's'}"
+    return f"{math.ceil(seconds / 60)} minutes"
+
+
+def notice(request: AnyRequest, sentences: Mapping[str, str]) -> dict[str, str] | None:
+    """What a page says about the step that led to it (`?done=`); None for anything that isn't among the `sentences`."""
+    text = sentences.get(request.query_params.get("done", "")) if request.method == "GET" else None
+    return {"kind": "done", "text": text} if text else None
