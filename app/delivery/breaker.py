@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from app.delivery.message import DeliveryError
+from app.delivery.message import EXPIRED, DeliveryError
 
 _THRESHOLD: Final = 5
 _REST_SECONDS: Final = 10.0
@@ -42,7 +42,9 @@ class Breaker:
         try:
             yield
         except DeliveryError as error:
-            self._learn(bad=not error.permanent and error.error_class not in _OF_ONE_MESSAGE)
+            # Who was hung up on because the code expired has not answered at all.
+            if error.error_class != EXPIRED:
+                self._learn(bad=not error.permanent and error.error_class not in _OF_ONE_MESSAGE)
             raise
         else:
             self._learn(bad=False)

@@ -178,7 +178,10 @@ class Dispatcher:
             if self._safety:
                 await self._safety.check(claimed, self._clock())
             made = await self._carrier.carry(
-                message, refused=claimed.refused, doubtful=claimed.last_error_class == UNANSWERED
+                message,
+                refused=claimed.refused,
+                doubtful=claimed.last_error_class == UNANSWERED,
+                expires_in=(claimed.expires_at - self._clock()).total_seconds(),
             )
         except DeliveryError as error:
             made = Pass.failing(error)

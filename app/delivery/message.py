@@ -17,6 +17,8 @@ from app.logs import scrub
 
 # The server took the message but never said so. At most one more try: it may have arrived.
 UNANSWERED: Final = "unanswered"
+# The code's life ended first; nothing is sent after that.
+EXPIRED: Final = "expired"
 
 # What is stored of a server's words.
 MAX_TEXT: Final = 200

@@ -192,6 +192,20 @@ async def test_an_expired_code_is_an_error_somebody_sees(
     assert len(mail.given) == 1
 
 
+async def test_a_code_that_expires_under_way_is_not_sent(
+    db: Database, challenges: Challenges, clock: Clock, works: Works, mail: MailServer
+) -> None:
+    """The server is asked in time but takes too long: we hang up when the code expires, and the text never leaves."""
+    mail.answers["MAIL"].append(SILENCE)
+    tenant, _ = await ask(db, challenges, clock)
+    clock.forward(seconds=599.8)
+    async with works.running():
+        await mail.asked("MAIL")
+
+    assert await history(db, tenant) == [("failed", "expired")]
+    assert mail.given == []
+
+
 async def test_decoys_and_old_generations_are_never_sent(
     db: Database, challenges: Challenges, clock: Clock, works: Works, mail: MailServer
 ) -> None:

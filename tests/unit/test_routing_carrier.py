@@ -8,7 +8,15 @@ import pytest
 
 from app.delivery.breaker import Breaker
 from app.delivery.carrier import Carrier, Pass
-from app.delivery.message import UNANSWERED, DeliveryError, Message, PermanentFailure, Receipt, TransientFailure
+from app.delivery.message import (
+    EXPIRED,
+    UNANSWERED,
+    DeliveryError,
+    Message,
+    PermanentFailure,
+    Receipt,
+    TransientFailure,
+)
 from tests.ways import Way
 
 MESSAGE = Message(
@@ -32,6 +40,25 @@ class Seconds:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Slow:
+    """A provider that never comes to an end by itself."""
+
+    name = "slow"
+    channel = "sms"
+
+    def __init__(self) -> None:
+        self.asked = self.finished = 0
+
+    async def send(self, message: Message) -> Receipt:  # noqa: ARG002 - as in the contract
+        self.asked += 1
+        await asyncio.Event().wait()
+        self.finished += 1
+        return Receipt()
+
+    async def close(self) -> None:
+        """Holds nothing."""
 
 
 def carrier(*ways: Way, clock: Callable[[], float] | None = None) -> Carrier:
@@ -153,6 +180,18 @@ async def test_a_cancelled_probe_is_no_answer() -> None:
     assert breaker.wait() == 0.0
 
 
+async def test_a_probe_that_was_hung_up_on_is_no_answer() -> None:
+    """The code expired while the provider was asked: whether it is back is still to be found out."""
+    clock = Seconds()
+    alone = carrier(Way("a", *[AWAY] * 5, TransientFailure(EXPIRED, "too late"), AWAY), clock=clock)
+    for _ in range(5):
+        await alone.carry(MESSAGE)
+    clock.now += 10
+    for error_class in ("expired", "unreachable"):
+        assert classes(await alone.carry(MESSAGE)) == [("a", error_class)]
+    assert (await alone.carry(MESSAGE)).wait == 10.0
+
+
 @pytest.mark.parametrize(
     "error", [GONE, PermanentFailure("credentials", "401"), TransientFailure("recipient", "450 greylisted")]
 )
@@ -163,3 +202,20 @@ async def test_a_refused_recipient_says_that_the_provider_is_there(error: Delive
     for _ in range(10):
         await both.carry(MESSAGE)
     assert first.asked == 10
+
+
+async def test_who_is_too_slow_for_the_code_is_hung_up_on() -> None:
+    """No code is sent after its expiry: not by this provider, nor by the next. That is no fault of theirs."""
+    slow, next_one = Slow(), Way("b")
+    here = Carrier({"sms": (slow, next_one)}, clock=Seconds())
+    for _ in range(6):
+        made = await here.carry(MESSAGE, expires_in=0.01)
+        assert (classes(made), made.hopeless, made.receipt) == ([("slow", "expired")], True, None)
+    assert (slow.asked, slow.finished, next_one.asked) == (6, 0, 0)
+
+
+async def test_nobody_is_asked_too_late() -> None:
+    """A code that expired between its claim and its turn goes nowhere."""
+    way = Way("a")
+    made = await carrier(way).carry(MESSAGE, expires_in=0)
+    assert (classes(made), way.asked) == ([("a", "expired")], 0)
