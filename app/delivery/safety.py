@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 from phonenumbers import NumberParseException, parse, region_code_for_country_code, region_code_for_number
 
-from app.delivery.message import DeliveryError, PermanentFailure, TransientFailure
+from app.delivery.message import Deferral, DeliveryError, PermanentFailure
 from app.delivery.outbox import Claimed
 from app.keys import KeyRing, keyed_hash
 from app.settings import Settings
@@ -29,7 +29,7 @@ _ALARM_AT_LEAST: Final = 50
 class Limit:
     """At most `most` messages with this name a span (minute, hour, day); `detail` says so to an admin.
 
-    A message over it is `paced`, to be tried again, or refused for good.
+    A message over it is `paced`, to be tried again until it expires, or refused for good.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Safety:
         )
         if row and row["full"]:
             limit = limits[row["full"] - 1]
-            self._refuse(claimed, (TransientFailure if limit.paced else PermanentFailure)("limit", limit.detail))
+            self._refuse(claimed, (Deferral if limit.paced else PermanentFailure)("limit", limit.detail))
 
     def _refuse(self, claimed: Claimed, refusal: DeliveryError) -> None:
         if not self._settings.sms_safety_dry_run:

@@ -14,9 +14,11 @@ from app.auth.asking import Realm
 from app.auth.challenges import Challenges
 from app.auth.limits import AddressLimiter
 from app.auth.sessions import Sessions
+from app.delivery.carrier import Pass
 from app.delivery.message import DeliveryError
 from app.delivery.outbox import Claimed, Outbox, Outcome
 from app.delivery.safety import Safety, country_refused
+from app.delivery.verdict import judge
 from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database
@@ -156,6 +158,25 @@ async def test_a_full_minute_is_waited_for(sender: Callable[..., Sender], clock:
     assert await here.may(second) == "limit for now: This minute's SMS are used up."
     clock.forward(minutes=1)
     assert await here.may(second) is None
+
+
+async def test_waiting_for_a_minute_is_no_try(sender: Callable[..., Sender], clock: Clock) -> None:
+    """A burst of ten minutes' worth waits its turn: five tries would be over after one and a half."""
+    here = sender(sms_minute_limit=1)
+    first, second = await here.codes(["+447700900123", "+447700900124"])
+    await here.safety.check(first, clock())
+    with pytest.raises(DeliveryError) as refusal:
+        await here.safety.check(second, clock())
+    outcome = judge(
+        Pass.failing(refusal.value),
+        replace(second, attempts=5),
+        now=clock(),
+        reporting=(),
+        fallback_after=timedelta(seconds=30),
+        chance=0.5,
+        code=None,
+    )
+    assert (outcome.state, outcome.counted) == ("queued", False)
 
 
 async def test_neighbouring_numbers_share_a_limit(sender: Callable[..., Sender]) -> None:
