@@ -6,6 +6,7 @@ from litestar import MediaType, Router, get, post
 from litestar.params import FromPath
 
 from app.delivery.callbacks import PROVIDERS, Posted, Reports, readers_for
+from app.delivery.callbacks.gupshup import Gupshup
 from app.delivery.callbacks.meta import Meta
 from app.delivery.callbacks.posted import refuse
 from app.errors import NotFound
@@ -17,7 +18,7 @@ _BODY_LIMIT: Final = 256 * 1024
 
 
 def callback_routes(settings: Settings, core: Services) -> Router:
-    """`POST /callbacks/{provider}`, and the question by which Meta makes sure that the URL is ours."""
+    """`POST /callbacks/{provider}`, the question by which Meta makes sure that the URL is ours, and Gupshup's GET."""
     readers = readers_for(settings)
     reports = Reports(core.db, settings.providers, core.clock, core.wakeup)
 
@@ -32,19 +33,23 @@ def callback_routes(settings: Settings, core: Services) -> Router:
         headers = dict(request.headers.items())
         await reports.take(provider, reader, Posted(await request.body(), headers, _query(request)))
 
-    @get("/{provider:str}", media_type=MediaType.TEXT, sync_to_thread=False)
-    def challenge(provider: FromPath[str], request: AnyRequest) -> str:
-        """Meta asks before it reports; nobody else does."""
-        if provider != Meta.name:
+    @get("/{provider:str}", media_type=MediaType.TEXT)
+    async def by_get(provider: FromPath[str], request: AnyRequest) -> str:
+        """Meta asks before it reports; Gupshup reports like this unless it was asked not to. Nobody else does."""
+        if provider not in {Meta.name, Gupshup.name}:
             raise NotFound
-        reader = readers.get(provider)
-        if not isinstance(reader, Meta):
-            raise refuse()
-        return reader.challenge(_query(request))
+        match readers.get(provider):
+            case Meta() as reader:
+                return reader.challenge(_query(request))
+            case Gupshup() as reader:
+                await reports.take(provider, reader, Posted(b"", dict(request.headers.items()), _query(request)))
+                return ""
+            case _:
+                raise refuse()
 
     return Router(
         "/callbacks",
-        route_handlers=[callback, challenge],
+        route_handlers=[callback, by_get],
         request_max_body_size=_BODY_LIMIT,
         tags=["Operations"],
         include_in_schema=False,

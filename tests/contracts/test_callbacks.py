@@ -328,6 +328,52 @@ async def test_junk_with_the_right_token_is_a_bad_request(portal: Portal, provid
     assert answer.status_code == 400
 
 
+def by_get(name: str, status: str, cause: str = "SUCCESS") -> str:
+    """The query of a report as Gupshup's page has it, behind the token."""
+    told = {"externalId": name, "deliveredTS": "1773480413000", "status": status, "cause": cause}
+    return urlencode(
+        {"token": "gupshup-token"} | told | {"phoneNo": "447700900123", "errCode": "000", "noOfFrags": "1"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "state", "error_class"),
+    [
+        ("SUCCESS", "SUCCESS", "delivered", None),
+        ("Failure", "UNKNOWN_SUBSCRIBER", "failed", "recipient"),
+        ("FAILURE", "DND_FAIL", "failed", "opted-out"),
+        ("UNKNOWN", "DEFERRED", None, None),
+    ],
+)
+async def test_gupshup_reports_by_get(
+    portal: Portal, status: str, cause: str, state: str | None, error_class: str | None
+) -> None:
+    """Its support must be asked for POST, so most accounts call like this; each report counts once here, too."""
+    tenant = await portal.sent("gupshup")
+    for _ in range(2):
+        answer = await portal.http.client.get(f"/callbacks/gupshup?{by_get('m-1', status, cause)}")
+        assert (answer.status_code, answer.text) == (200, "")
+    story = [step for step in await portal.story(tenant) if step != ("queued", "fallback")]
+    assert story == [("sent", None), *([(state, error_class)] if state else [])]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/callbacks/gupshup?externalId=m-1&status=SUCCESS", 403),
+        ("/callbacks/gupshup?externalId=m-1&status=SUCCESS&token=wrong", 403),
+        ("/callbacks/gupshup?token=gupshup-token", 400),
+        ("/callbacks/gupshup?token=gupshup-token&externalId=&status=SUCCESS", 400),
+        ("/callbacks/msg91?token=msg91-token&externalId=m-1&status=SUCCESS", 404),
+    ],
+)
+async def test_a_get_is_checked_like_a_post(portal: Portal, path: str, status: int) -> None:
+    """Without the token it changes nothing; with it, whoever sets it up learns what is wrong. Others don't call so."""
+    tenant = await portal.sent("gupshup")
+    assert (await portal.http.client.get(path)).status_code == status
+    assert await portal.story(tenant) == [("sent", None)]
+
+
 @pytest.mark.parametrize("seconds", [-301, 301])
 @pytest.mark.parametrize("make", [vonage, vonage_jwt, meta])
 async def test_an_old_recording_is_not_believed(portal: Portal, make: Any, seconds: int) -> None:

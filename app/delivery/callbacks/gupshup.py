@@ -1,17 +1,20 @@
-"""Gupshup's real-time delivery reports, by POST: not signed, so the URL it was given holds a secret.
+"""Gupshup's real-time delivery reports: not signed, so the URL it was given holds a secret.
 
-Source: Gupshup docs "Real Time Delivery Reports" (SMS and WhatsApp) with the causes below.
+One at a time by GET, in the query; or up to 20 at a time by POST, where Gupshup's support has set that up. Source:
+Gupshup docs "Real Time Delivery Reports" (SMS and WhatsApp) with the states and causes below.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from app.delivery.callbacks.posted import Posted, Report, read_json, require_token
 from app.delivery.providers.rest import Fault
+from app.errors import InvalidRequest
 
 _DELIVERED: Final = frozenset({"DELIVERED", "READ", "SUCCESS"})
-_FAILED: Final = frozenset({"FAILED", "FAIL", "UNDELIVERED", "EXPIRED", "REJECTED"})
+_FAILED: Final = frozenset({"FAILED", "FAIL", "FAILURE", "UNDELIVERED", "EXPIRED", "REJECTED"})
 _FAULTS: Final[Mapping[str, Fault]] = {
     "UNKNOWN_SUBSCRIBER": Fault.RECIPIENT,
     "INVALID_NUMBER": Fault.RECIPIENT,
@@ -30,15 +33,28 @@ _FAULTS: Final[Mapping[str, Fault]] = {
 class Gupshup:
     """One account, for SMS and WhatsApp."""
 
+    name: Final = "gupshup"
+
     def __init__(self, token: str) -> None:
         self._token = token
 
     async def read(self, posted: Posted, now: datetime) -> Sequence[Report]:  # noqa: ARG002 - nothing signs a time
         """As `Reader` says."""
         require_token(posted, self._token)
-        told = read_json(dict(posted.form()).get("response", "")) if posted.is_form else posted.json()
+        if posted.body:
+            told = read_json(dict(posted.form()).get("response", "")) if posted.is_form else posted.json()
+        else:
+            told = _in_query(posted.query)
         events = told if isinstance(told, list) else [told]
         return [report for event in events if (report := _report(event))]
+
+
+def _in_query(query: str) -> Mapping[str, str]:
+    """A report by GET as the event it would be by POST. Raises `InvalidRequest` for a query that is none."""
+    told = dict(parse_qsl(query))
+    if not (told.get("externalId") and told.get("status")):
+        raise InvalidRequest(detail="The query has no externalId or no status.")
+    return {"externalId": told["externalId"], "eventType": told["status"], "cause": told.get("cause", "")}
 
 
 def _report(event: Any) -> Report | None:
