@@ -41,11 +41,15 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 # What tests need beside Python: a browser, and SpamAssassin as a judge of our mail. Where no package manager is
-# to be asked, they have to be there already.
+# to be asked, they have to be there already. Debian's mail server is installed in CI only: elsewhere it would begin to
+# serve, or take another one's place.
 tools:
 	@command -v chromium >/dev/null && command -v spamassassin >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium spamassassin; } >/dev/null 2>&1 || \
 	  echo "Chromium or SpamAssassin is missing and could not be installed."
+	@test -z "$$CI" || test -x /usr/sbin/exim4 || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends exim4-daemon-light; } >/dev/null 2>&1 || \
+	  echo "Debian's mail server (exim4) is missing and could not be installed."
 test: $(VENV)/.dev tools
 	$(BIN)/pytest -n auto -m "not long"
 test-long: $(VENV)/.dev tools

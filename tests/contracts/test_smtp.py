@@ -15,7 +15,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from app.delivery.message import DeliveryError, Message, PermanentFailure, TransientFailure
 from app.delivery.providers.smtp import Smtp
-from tests.certificates import self_signed, serving
+from tests.certificates import serving
 from tests.mailserver import SILENCE, MailServer, mail_server
 
 MESSAGE = Message(
@@ -51,12 +51,6 @@ async def sending(server: MailServer, **options: Any) -> AsyncIterator[Smtp]:
 async def server() -> AsyncIterator[MailServer]:
     async with mail_server() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that nobody has signed but itself, with its key."""
-    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 def trusting(certificate: Path) -> ssl.SSLContext:
