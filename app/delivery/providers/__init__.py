@@ -1,4 +1,12 @@
-"""The providers that the settings switch on, each in a file of its own."""
+"""The providers that the settings switch on, each in a file of its own, or in another package.
+
+A package adds one by an entry point of the group `gatehouse.providers`: its name is what `SMS_PROVIDER` and its like
+call it, and it leads to something that makes a `Provider` of the settings and a channel. It is loaded only when a
+setting names it, and none takes the place of ours.
+"""
+
+from importlib.metadata import entry_points
+from typing import Final
 
 from app.delivery.message import Provider
 from app.delivery.providers.console import Console
@@ -11,6 +19,8 @@ from app.delivery.providers.twilio import Twilio
 from app.delivery.providers.vonage import Vonage
 from app.errors import ConfigurationError
 from app.settings import Settings
+
+GROUP: Final = "gatehouse.providers"
 
 
 def providers_for(settings: Settings) -> dict[str, list[Provider]]:
@@ -42,4 +52,17 @@ def _provider(name: str, channel: str, settings: Settings) -> Provider:
         case "whatsapp", "meta":
             return Meta.from_settings(settings)
         case _:
-            raise ConfigurationError([f"{channel.upper()}_PROVIDER names {name}: there is no such provider."])
+            return _from_another_package(name, channel, settings)
+
+
+def _from_another_package(name: str, channel: str, settings: Settings) -> Provider:
+    setting = f"{channel.upper()}_PROVIDER"
+    found = next(iter(entry_points(group=GROUP, name=name)), None)
+    if found is None:
+        raise ConfigurationError([f"{setting} names {name}: there is no such provider."])
+    provider: Provider = found.load()(settings, channel)
+    if (provider.name, provider.channel) != (name, channel):
+        raise ConfigurationError(
+            [f"{setting} names {name}, but {found.value} is {provider.name} for {provider.channel}."]
+        )
+    return provider
