@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 
 from app.cli.output import print_json, print_table
 from app.cli.stores import open_stores
+from app.delivery.providers import providers_for
 from app.errors import ConfigurationError, GatehouseError
 from app.settings import Settings, load
 from app.storage.migrate import functions_version, head
@@ -81,7 +83,7 @@ def examine() -> list[Check]:
 
 async def _examine(settings: Settings) -> list[Check]:
     checks = [check async for check in _database(settings)]
-    return [*checks, await _valkey(settings), await _smtp(settings)]
+    return [*checks, await _valkey(settings), await _providers(settings), await _smtp(settings)]
 
 
 async def _database(settings: Settings) -> AsyncIterator[Check]:
@@ -171,6 +173,20 @@ async def _valkey(settings: Settings) -> Check:
         return _at_least("valkey", f"Valkey {version}", _major(version), _VALKEY)
     version = info.get("redis_version", "0")
     return _at_least("valkey", f"Redis {version}", _major(version), _REDIS)
+
+
+async def _providers(settings: Settings) -> Check:
+    """Whether the worker would start with them. Nobody is called: what a vendor charges for is `send-test`'s."""
+    try:
+        made = providers_for(settings)
+    except ConfigurationError as error:
+        return Check("providers", "failed", " ".join(error.faults))
+    for provider in chain.from_iterable(made.values()):
+        await provider.close()
+    if not settings.sms_allowed_countries and set(settings.providers.get("sms", ())) - {"console"}:
+        return Check("providers", "warning", "SMS go to every country: name yours in SMS_ALLOWED_COUNTRIES.")
+    named = (f"{channel} by {', '.join(names)}" for channel, names in settings.providers.items())
+    return Check("providers", "ok", "; ".join(named))
 
 
 async def _smtp(settings: Settings) -> Check:

@@ -36,7 +36,7 @@ def send_test(slug: str, channel: str | None, as_json: bool) -> None:
         reason = f": {outcome.error}" if outcome.error else "."
         raise DeliveryFailed(f"The test message is still {outcome.state} after {_WAIT_SECONDS:.0f} seconds{reason}")
     if outcome.state not in {"sent", "delivered"}:
-        raise DeliveryFailed(f"The test message is {outcome.state}: {outcome.error or 'no reason was given.'}")
+        raise DeliveryFailed(f"The test message {outcome.state}: {outcome.error or 'no reason was given.'}")
     if not as_json:
         print(f"The test message was {outcome.state} by {outcome.channel} through {outcome.provider}.")
 

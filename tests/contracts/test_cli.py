@@ -224,7 +224,7 @@ def test_doctor_looks_at_everything(gatehouse: Shell) -> None:
     """On healthy stores nothing fails; each thing is named once, as a table or as JSON."""
     checks = gatehouse.json("doctor")
     assert [check["check"] for check in checks] == [
-        "settings", "database", "role", "clock", "schema", "isolation", "worker", "valkey", "smtp",
+        "settings", "database", "role", "clock", "schema", "isolation", "worker", "valkey", "providers", "smtp",
     ]  # fmt: skip
     assert {check["state"] for check in checks} <= {"ok", "warning"}
     assert gatehouse("doctor").stdout.splitlines()[0].split() == ["CHECK", "STATE", "DETAIL"]
@@ -238,6 +238,7 @@ def test_doctor_looks_at_everything(gatehouse: Shell) -> None:
             {"SMTP_ENABLED": "true", "SMTP_HOST": "127.0.0.1", "SMTP_PORT": "9", "SMTP_FROM_EMAIL": "a@x.example"},
             "smtp",
         ),
+        ({"SMS_ENABLED": "true", "SMS_PROVIDER": "twillio"}, "providers"),
         ({"PORT": "http"}, "settings"),
     ],
 )
@@ -254,6 +255,15 @@ def test_doctor_warns_that_valkey_is_away(gatehouse: Shell) -> None:
     done = gatehouse("doctor", "--json", REDIS_URL="redis://127.0.0.1:9")
     assert done.returncode == 0
     assert {found["check"]: found["state"] for found in json.loads(done.stdout)}["valkey"] == "warning"
+
+
+@pytest.mark.parametrize(("countries", "state"), [("", "warning"), ("GB,DE", "ok")])
+def test_doctor_warns_of_sms_to_every_country(gatehouse: Shell, countries: str, state: str) -> None:
+    """Nobody knows better than the operator where the people are; nobody else pays for what goes elsewhere."""
+    sns = {"SMS_ENABLED": "true", "SMS_PROVIDER": "sns", "AWS_REGION": "eu-west-1"}
+    done = gatehouse("doctor", "--json", **sns, SMS_ALLOWED_COUNTRIES=countries)
+    assert done.returncode == 0
+    assert {found["check"]: found["state"] for found in json.loads(done.stdout)}["providers"] == state
 
 
 async def test_doctor_sees_a_role_that_gets_past_the_guards(
@@ -306,7 +316,7 @@ def test_a_test_message_that_fails_says_why(gatehouse: Shell, slug: str) -> None
     failed = gatehouse("send-test", slug, "--json", **wrong)
     assert failed.returncode == 1
     assert json.loads(failed.stdout)["state"] in {"failed", "queued"}
-    assert failed.stderr.splitlines()[-1].startswith("gatehouse: error: The test message is ")
+    assert failed.stderr.splitlines()[-1].startswith("gatehouse: error: The test message ")
 
 
 def test_help_and_version_answer_at_once(gatehouse: Shell) -> None:
