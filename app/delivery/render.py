@@ -204,7 +204,8 @@ class Renderer:
             html=html,
             code=code,
             locale=str(words.locale).replace("_", "-"),
-            valid_seconds=max(0, int((claimed.expires_at - now).total_seconds())) if code else None,
+            # At least one: vendors take none as no limit.
+            valid_seconds=max(1, int((claimed.expires_at - now).total_seconds())) if code else None,
             sender_name=branding.sender_name,
             reply_to=branding.reply_to,
         )

@@ -254,6 +254,7 @@ def test_every_copy_has_the_same_id() -> None:
 def test_what_is_left_of_a_code_that_was_late() -> None:
     """After retries the message promises no more minutes than there are, to people and to providers."""
     assert render(now=NOW + timedelta(minutes=6)).valid_seconds == 240
+    assert render(now=NOW + timedelta(minutes=9, seconds=59.5)).valid_seconds == 1, "none would be no limit"
     assert "valid for 4 minutes" in render(now=NOW + timedelta(minutes=6)).text
     assert "valid for 1 minute," in render(now=NOW + timedelta(minutes=9, seconds=50)).text
 
