@@ -53,10 +53,12 @@ async def void_codes(connection: asyncpg.Connection, now: datetime, tenant_id: U
 
     No device of theirs is remembered any more. Answers how many challenges.
     """
+    # A sign-in that is just being completed holds its link or challenge; what it leads to is looked for after it.
     await connection.execute(_VOID_LINKS, now, tenant_id, everybody)
+    voided = _affected(await connection.execute(_VOID_CHALLENGES, now, tenant_id, everybody))
     await connection.execute(_VOID_HALF_SIGN_INS, now, tenant_id, everybody)
     await connection.execute(_FORGET_DEVICES, tenant_id, everybody)
-    return _affected(await connection.execute(_VOID_CHALLENGES, now, tenant_id, everybody))
+    return voided
 
 
 async def end_sessions(connection: asyncpg.Connection, now: datetime, tenant_id: UUID, *, everybody: bool) -> int:

@@ -531,6 +531,9 @@ DECLARE
     v_outcome text;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    -- Before the challenge, as whoever changes the person does (factors.sql), or each would wait for the other.
+    PERFORM fn.lock_subject((SELECT k.subject_id FROM challenges k WHERE k.tenant_id = p_tenant AND k.id = p_challenge),
+                            false);
     -- No lock: a suspension that commits meanwhile is seen by every check of the session that begins here.
     PERFORM FROM tenants WHERE id = p_tenant AND status = 'active';
     IF NOT FOUND THEN

@@ -156,6 +156,9 @@ DECLARE l sign_in_links;
 BEGIN
     outcome := 'refused';
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    -- Before the link, as whoever changes the person does (factors.sql).
+    PERFORM fn.lock_subject((SELECT k.subject_id FROM sign_in_links k WHERE k.tenant_id = p_tenant AND k.id = p_link),
+                            false);
     UPDATE sign_in_links SET used_at = p_now
     WHERE tenant_id = p_tenant AND id = p_link AND secret_hash = p_secret_hash AND used_at IS NULL
       AND expires_at > p_now

@@ -195,6 +195,11 @@ DECLARE
 BEGIN
     outcome := 'refused';
     SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, NULL, '{}');
+    -- No challenge is held here that a change of the person would wait for. So this waits for such a change and looks
+    -- again: an old password or a device that was just forgotten must not outlive it.
+    PERFORM fn.lock_subject(r.subject, false);
+    PERFORM FROM devices d WHERE d.tenant_id = r.tenant AND d.id = p_device FOR NO KEY UPDATE;
+    SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, NULL, '{}');
     IF r.subject IS NULL OR r.problem IN ('tenant-not-found', 'tenant-suspended', 'recipient-unknown',
                                           'identifier-missing') THEN
         RETURN;
