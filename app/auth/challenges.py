@@ -78,7 +78,7 @@ class Challenges:
         `TenantSuspended`, `ContactMissing`, `ChannelUnavailable`: everyone else gets a decoy for those.
         """
         wish = Wish(*read_identifier(identifier), channel=channel, locale=locale, disclose=disclose)
-        device = read_device_token(self._ring, device_token)
+        device = read_device_token(self._ring, realm.slug, device_token)
         await self.admit(client, device)
         issued = await self.issue(realm, wish, client, device)
         assert issued is not None  # noqa: S101 - nothing else was allowed for
@@ -242,7 +242,7 @@ class Challenges:
         row = await self._db.one(_STATUS, now, realm.slug, self.stand_in(realm), self._parse_id(challenge_id))
         if not row["known"]:
             raise CodeExpired
-        device = read_device_token(self._ring, device_token)
+        device = read_device_token(self._ring, realm.slug, device_token)
         known = device is not None and row["device_id"] == device.device_id
         if (disclose or known) and not row["decoy"]:
             state = disclosed_state(now, row["expires_at"], row["end_reason"], row["outbox_state"])

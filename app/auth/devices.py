@@ -1,7 +1,9 @@
 """Known devices: a client that has signed in before keeps a signed token and gets a quota lane of its own.
 
 A stranger who burns a recipient's hourly codes then keeps no known device out. The token proves nothing about who
-holds it beyond that: it opens no session. Pure functions; which devices still count is the database's to say.
+holds it beyond that: it opens no session. It is signed for one slug: elsewhere its holder is a stranger, so that
+devices collected at one tenant don't lift the limit of an address for all the others. Pure functions; which devices
+still count is the database's to say.
 """
 
 import hmac
@@ -28,14 +30,15 @@ class KnownDevice:
     device_id: UUID
 
 
-def device_token(keys: Keys, tenant_id: UUID, device_id: UUID) -> str:
+def device_token(keys: Keys, slug: str, tenant_id: UUID, device_id: UUID) -> str:
     """The signed token of a device: computed, so nothing of it is stored."""
-    packed = _LAYOUT.pack(tenant_id.bytes, device_id.bytes, bytes.fromhex(keys.id), _mac(keys, tenant_id, device_id))
+    mac = _mac(keys, slug, tenant_id, device_id)
+    packed = _LAYOUT.pack(tenant_id.bytes, device_id.bytes, bytes.fromhex(keys.id), mac)
     return _PREFIX + base64url(packed)
 
 
-def read_device_token(ring: KeyRing, token: str | None) -> KnownDevice | None:
-    """The device a token names, or None for anything we didn't sign: a stranger is no error."""
+def read_device_token(ring: KeyRing, slug: str, token: str | None) -> KnownDevice | None:
+    """The device a token names, or None for anything we didn't sign for this slug: a stranger is no error."""
     if token is None or not token.startswith(_PREFIX) or not token.isascii():
         return None
     body = token.removeprefix(_PREFIX)
@@ -45,10 +48,10 @@ def read_device_token(ring: KeyRing, token: str | None) -> KnownDevice | None:
         return None
     keys = ring.find(key_id.hex())
     known = KnownDevice(UUID(bytes=tenant), UUID(bytes=device))
-    if keys is None or not hmac.compare_digest(mac, _mac(keys, known.tenant_id, known.device_id)):
+    if keys is None or not hmac.compare_digest(mac, _mac(keys, slug, known.tenant_id, known.device_id)):
         return None
     return known
 
 
-def _mac(keys: Keys, tenant_id: UUID, device_id: UUID) -> bytes:
-    return keyed_hash(keys.cookie, "device", tenant_id.bytes, device_id.bytes)
+def _mac(keys: Keys, slug: str, tenant_id: UUID, device_id: UUID) -> bytes:
+    return keyed_hash(keys.cookie, "device", slug.encode(), tenant_id.bytes, device_id.bytes)

@@ -90,7 +90,7 @@ class Entrance:
         without one, and for nobody, after the same work.
         """
         email, phone = read_identifier(identifier)
-        device = read_device_token(self._ring, device_token)
+        device = read_device_token(self._ring, realm.slug, device_token)
         if password is not None and identifier is None:
             raise InvalidRequest(FieldError("/identifier", "A password needs the email address or phone number."))
         if password is not None and purpose == "reset":

@@ -232,7 +232,7 @@ class SignIns:
         if outcome != "signed-in":
             return None
         expires_at = now + timedelta(seconds=self._settings.jwt_refresh_ttl_seconds)
-        device = device_token(self._ring.current, fresh.tenant_id, fresh.device_id)
+        device = device_token(self._ring.current, row["slug"], fresh.tenant_id, fresh.device_id)
         return self._sign_in(
             now, row, fresh.tenant_id, fresh.session_id, fresh.refresh, expires_at, fresh.cookie, device
         )

@@ -8,10 +8,13 @@ import pytest
 
 from app.auth.limits import AddressLimiter, network_of
 from app.errors import RateLimited
+from app.keys import KeyRing
 from app.settings import Settings
+from app.storage.db import Database
 from app.storage.redis import Accelerator
 from tests.conftest import Clock
 from tests.http import serve
+from tests.people import add_tenant, current_code
 
 LIMIT = 20
 
@@ -114,3 +117,19 @@ async def test_over_http_all_slugs_count_together(settings: Settings, clock: Clo
     assert refused.json()["code"] == "rate-limited"
     assert refused.headers["RateLimit-Policy"] == f'"address";q={LIMIT};w=3600'
     assert int(refused.headers["Retry-After"]) > 3000
+
+
+async def test_a_device_counts_by_itself_only_where_it_is_known(
+    settings: Settings, clock: Clock, db: Database, ring: KeyRing
+) -> None:
+    """Whoever collects devices at one tenant doesn't lift the limit of their address for all the others with them."""
+    tenant = await add_tenant(db, clock())
+    async with serve(settings, clock, client_address=some_address(), otp_ip_hourly_limit=LIMIT) as http:
+        asked = (await http.otp(tenant.slug, "request")).json()["challenge_id"]
+        code = await current_code(db, ring, asked)
+        signed_in = await http.otp(tenant.slug, "verify", {"challenge_id": asked, "code": code})
+        known = {"X-Device-Token": signed_in.json()["device_token"]}
+        answers = [(await http.otp(f"slug-{n}", "request", headers=known)).status_code for n in range(LIMIT)]
+        at_home = await http.otp(tenant.slug, "request", headers=known)
+    assert answers == [202] * (LIMIT - 1) + [429]
+    assert at_home.status_code == 202
