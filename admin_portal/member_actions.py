@@ -94,6 +94,8 @@ async def invite(request: AnyRequest, slug: FromPath[str], member_id: FromPath[U
 async def make_link(request: AnyRequest, slug: FromPath[str], member_id: FromPath[UUID]) -> Answer:
     """Shows a link that signs the member in once; it is stored nowhere, so it is shown this once."""
     await ADMIN.form(request)
+    if not fresh(request):
+        return _sign_in_again(slug, member_id)
     own = desk(request)
     tenant, member = await own.tenants.get(slug), await own.members.get(slug, member_id)
     if {tenant.status, member.status} != {"active"}:

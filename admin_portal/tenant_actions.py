@@ -7,7 +7,7 @@ from litestar import get, post
 from litestar.params import FromPath
 
 from admin_portal.desk import desk
-from admin_portal.guards import MANAGER, VIEWER, signed_in
+from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.tenant import page, shown_test
 from admin_portal.views import Shown, errors_of, show
 from app.auth.links import LIFETIME
@@ -61,8 +61,13 @@ async def unlock(request: AnyRequest, slug: FromPath[str]) -> Answer:
 
 @post("/tenants/{slug:str}/sign-in-link", opt=MANAGER)
 async def make_link(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Shows a link that signs the tenant in once; it is stored nowhere, so it is shown this once."""
+    """Shows a link that signs the tenant in once; it is stored nowhere, so it is shown this once.
+
+    It lets in as a changed contact would, so it needs a young sign-in as well.
+    """
     await ADMIN.form(request)
+    if not fresh(request):
+        return redirect(sign_in_address(_base(slug), "again"))
     own = desk(request)
     tenant = await own.tenants.get(slug)
     if tenant.status != "active":

@@ -9,7 +9,7 @@ from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from admin_portal.api.documents import Once
-from admin_portal.api.guards import MANAGER, VIEWER, caller
+from admin_portal.api.guards import MANAGER, VIEWER, caller, require_fresh
 from admin_portal.api.payloads import Method, Next, UnlockBody
 from admin_portal.api.tenants import REFUSED, Limit, Slug
 from admin_portal.desk import desk
@@ -151,6 +151,7 @@ async def unlock(request: AnyRequest, slug: Slug) -> UnlockBody:
 )
 async def sign_in_link(request: AnyRequest, slug: Slug) -> LinkBody:
     """A link that signs whoever has it in as this tenant, once, within ten minutes. It is in no store."""
+    require_fresh(request)
     tenant = await desk(request).tenants.get(slug)
     if tenant.status != "active":
         raise TenantSuspended

@@ -82,7 +82,9 @@ def caller(request: AnyRequest) -> AdminCaller:
 
 
 def require_fresh(request: AnyRequest) -> None:
-    """Raises `Forbidden` for a person whose sign-in is too old to change contacts, admins or keys (ASVS 7.5.3)."""
+    """Raises `Forbidden` for a person whose sign-in is too old to change contacts, admins or keys, or to make a sign-in
+    link (ASVS 7.5.3).
+    """
     session = caller(request).session
     if session is not None and not is_fresh(session, services(request).clock()):
         raise Forbidden("Your last sign-in is more than an hour ago. Sign in again for this.")

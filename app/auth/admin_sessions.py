@@ -10,7 +10,7 @@ from app.storage.db import Database
 
 IDLE: Final = timedelta(minutes=15)
 LONGEST: Final = timedelta(hours=12)
-# Editing contacts, admins or keys takes a sign-in younger than this.
+# Editing contacts, admins or keys, and letting somebody in by a link, takes a sign-in younger than this.
 STEP_UP: Final = timedelta(minutes=60)
 
 # `seen_at` is exact to this, so that a page seldom costs a write.

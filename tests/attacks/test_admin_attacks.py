@@ -1,16 +1,18 @@
 """What strangers, colleagues with a lower role and hostile pages may try on the admin portal: nothing changes."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
+from app.auth.admin_sessions import STEP_UP
 from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database
 from tests.admins import AdminBrowser, Office, add_admin, edit, open_office
 from tests.conftest import Clock
 from tests.http import BASE_URL
-from tests.people import SomeTenant, count, current_code
+from tests.people import SomeTenant, add_member, count, current_code
 
 WRITES = ("contact", "delivery", "details", "suspend", "unlock", "sign-in-link", "sessions/end-all", "test-message")
 
@@ -239,3 +241,24 @@ async def test_markup_in_what_others_typed_stays_text(office: Office) -> None:
         await browser.get(path)
         assert "<script>alert" not in browser.page.text, path
         assert "&lt;script&gt;alert" in browser.page.text, path
+
+
+async def test_a_sign_in_link_takes_a_young_sign_in(office: Office) -> None:
+    """Whoever finds an old session open can't let themself in as a tenant or a member with it, by page or by API."""
+    tenant = await office.tenant()
+    member = await add_member(office.db, office.clock(), tenant, email="ana@home.example")
+    browser = await office.signed_in("manager")
+    base = f"/admin/tenants/{tenant.slug}"
+    for _ in range(STEP_UP // timedelta(minutes=12)):
+        office.clock.forward(minutes=12)
+        await browser.get(base)
+    for path in (base, f"{base}/members/{member}"):
+        await browser.press(f"{path}/sign-in-link", path)
+        assert browser.page.headers["location"].startswith("/admin/sign-in?"), path
+    await browser.get(base)
+    refused = await browser.client.post(
+        f"/api/v1{base}/sign-in-link", headers={"Origin": BASE_URL, "X-CSRF-Token": browser.token()}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert "Sign in again" in refused.json()["detail"]
+    assert await count(office.db, "SELECT count(*) FROM sign_in_links WHERE tenant_id = $1", tenant.id) == 0
