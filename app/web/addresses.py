@@ -74,9 +74,15 @@ class Hosts:
         self._below = tuple(name[1:] for name in names if name.startswith("*."))
 
     def answers(self, headers: Headers) -> bool:
-        """Whether the request names one of them; the port doesn't count."""
+        """Whether the request names one of them; the port doesn't count.
+
+        One that names several never is answered (RFC 9112, section 3.2): a proxy before us may have read another.
+        """
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) > 1:
+            return False
         if self._any:
             return True
-        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1").lower()
+        host = b"".join(hosts).decode("latin-1").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         return host in self._exact or name in self._exact or name.endswith(self._below or ("\0",))

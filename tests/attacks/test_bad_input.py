@@ -288,3 +288,12 @@ async def test_odd_headers_do_no_harm(http: Http, clock: Clock, db: Database) ->
     agent = (await challenge_row(db, answer.json()["challenge_id"]))["user_agent"]
     assert len(agent) == 200
     assert agent.isprintable()
+
+
+@pytest.mark.parametrize("allowed", [(), ("login.example.com",)])
+async def test_two_hosts_are_refused(settings: Settings, clock: Clock, allowed: tuple[str, ...]) -> None:
+    """A proxy in front may have believed the other one; also where any host is answered."""
+    async with serve(settings, clock, allowed_hosts=allowed) as http:
+        twice = [("Host", "login.example.com"), ("Host", "evil.example")]
+        answers = [await http.client.get("/docs", headers=headers) for headers in (twice[:1], twice)]
+    assert [answer.status_code for answer in answers] == [200, 400]
