@@ -1,4 +1,6 @@
-"""uvicorn's HTTP protocol with limits it doesn't have: on the size of a head, and on how slowly a request may come."""
+"""uvicorn's HTTP protocol with limits it doesn't have: on the size of a head, on how slowly a request may come and an
+answer be read.
+"""
 
 import asyncio
 from typing import Any, Final
@@ -14,6 +16,9 @@ HEAD_LIMIT: Final = 32 * 1024
 # into its limit within a minute.
 PATIENCE_SECONDS: Final = 10.0
 _LEAST_PROGRESS: Final = 8 * 1024
+# Whoever doesn't take in what is waiting for them (64 KiB in asyncio, and what the system buffers) in this time never
+# will: it would cost them nothing to hold the connection and the answer for ever.
+UNREAD_SECONDS: Final = 30.0
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -29,6 +34,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._progress = 0
         self._watch: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     # uvicorn narrows the type of asyncio's `transport` in the same way.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -39,6 +45,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It went."""
         self._rest()
+        self._taken_in()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -53,6 +60,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(HeadTooLarge())
         elif self._unfinished and self._watch is None:
             self._watch = self.loop.call_later(PATIENCE_SECONDS, self._look)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than we write."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read most of it."""
+        self._taken_in()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP."""
@@ -98,6 +115,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self._watch = self.loop.call_later(PATIENCE_SECONDS, self._look)
         else:
             self.transport.abort()
+
+    def _taken_in(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _rest(self) -> None:
         if self._watch is not None:

@@ -68,6 +68,23 @@ async def test_slow_clients_are_cut_off(settings: Settings, clock: Clock, monkey
     assert answered.startswith(b"HTTP/1.1 200 OK")
 
 
+async def test_who_reads_nothing_is_cut_off(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking on and on without reading an answer holds a connection for a while, not for ever."""
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.2)
+    ask = b"GET /docs/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with listening(settings, clock) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+
+        async def ask_on() -> None:
+            while True:
+                writer.write(ask)
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(ask_on(), 20)
+        writer.close()
+
+
 async def test_endless_heads_and_no_http(settings: Settings, clock: Clock) -> None:
     """Even what is no HTTP gets an answer like all others, with id and security headers."""
     line = b"X-Filler: " + b"x" * 8000 + b"\r\n"
