@@ -71,7 +71,8 @@ def read_access(ring: KeyRing, token: str, now: datetime, *, issuer: str, audien
     One algorithm; `kid` is a dictionary look-up, never an address; every claim is required (RFC 8725, sections 3.1,
     3.5, 3.9, 3.10). Raises `InvalidToken` for anything else, whatever it looks like.
     """
-    if len(token) > _LONGEST:
+    # Padding is no part of a token (RFC 7515, section 2); the library would skip it, and one token had several texts.
+    if len(token) > _LONGEST or "=" in token:
         raise InvalidToken
     try:
         header = jwt.get_unverified_header(token)
