@@ -87,6 +87,7 @@ async def after_contact_change(
         data["sessions_ended"] = await end_sessions(connection, now, after.tenant_id, after.id, "contact-changed", keep)
     payload = {
         "template": "own_contact_changed",
+        "about": str(after.id),
         "contact": contact,
         "before": masked(before, contact),
         "after": masked(after, contact),
@@ -103,17 +104,19 @@ async def notify(
     connection: asyncpg.Connection, now: datetime, member: Member, payload: dict[str, Any], channels: Collection[str]
 ) -> None:
     """Tells every contact of the member."""
+    about = payload | {"about": str(member.id)}
     for contact in _CHANNELS:
-        await _send(connection, now, member.tenant_id, contact, [getattr(member, contact)], payload, channels)
+        await _send(connection, now, member.tenant_id, contact, [getattr(member, contact)], about, channels)
 
 
 async def tell(
     connection: asyncpg.Connection, now: datetime, member: Member, payload: dict[str, Any], channels: Collection[str]
 ) -> str | None:
     """Tells the member once, by what they prefer where that is possible. By which channel; None: there is no way."""
+    about = payload | {"about": str(member.id)}
     by_phone = member.preferred_method in _CHANNELS["phone_number"]
     for contact in sorted(_CHANNELS, reverse=by_phone):
-        channel = await _send(connection, now, member.tenant_id, contact, [getattr(member, contact)], payload, channels)
+        channel = await _send(connection, now, member.tenant_id, contact, [getattr(member, contact)], about, channels)
         if channel is not None:
             return channel
     return None

@@ -124,7 +124,8 @@ async def test_enrolling_ends_what_was_begun_without_it(door: Door) -> None:
     assert await count(door.db, EVENTS, tenant.id, "factor.enrolled") == 1
     (notice,) = await rows(door.db, NOTICES, tenant.id)
     assert (notice["channel"], notice["destination"]) == ("email", tenant.email)
-    assert notice["payload"] == {"template": "factor_changed", "change": "enrolled"}
+    about = str(session.subject.id)
+    assert notice["payload"] == {"template": "factor_changed", "change": "enrolled", "about": about}
     assert door.woken
 
 

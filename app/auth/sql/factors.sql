@@ -75,7 +75,7 @@ BEGIN
     INSERT INTO outbox (tenant_id, id, kind, channel, destination, payload, available_at, expires_at, created_at,
                         updated_at)
     SELECT p_tenant, gen_random_uuid(), 'notice', w.channel, w.destination,
-           jsonb_build_object('template', 'factor_changed', 'change', p_change),
+           jsonb_build_object('template', 'factor_changed', 'change', p_change, 'about', p_subject),
            p_now, p_now + interval '24 hours', p_now, p_now
     FROM (VALUES ('email', v_to.email),
                  (CASE WHEN 'sms' = ANY (p_channels) THEN 'sms' ELSE 'whatsapp' END, v_to.phone_number))

@@ -105,7 +105,9 @@ BEGIN
                               source, ip, user_agent, request_id, data)
     VALUES (p_tenant, p_now, 'session.started', p_subject_kind, p_subject, p_subject_kind, p_subject, p_challenge,
             p_client ->> 'source', (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_client ->> 'request_id',
-            jsonb_build_object('session', p_session, 'kind', p_kind, 'device', p_device_name, 'methods', p_methods));
+            -- What somebody calls their device is theirs and goes with them; the log stays.
+            jsonb_build_object('session', p_session, 'kind', p_kind, 'methods', p_methods, 'device',
+                               CASE WHEN p_subject_kind <> 'member' THEN p_device_name END));
     RETURN true;
 END $$;
 
