@@ -1,11 +1,13 @@
 """Rows of a file put in place one after the other, in the caller's transaction: it stays or goes as a whole."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from app.audit.log import Actor, Client
-from app.errors import AlreadyExists, InvalidRequest
+from app.errors import AlreadyExists, FieldError, InvalidRequest
 from app.members import changes, invitations
 from app.members.files import Outcome, Report, RowFault, RowReport, faults_of, masked_faults
 from app.members.home import Home
@@ -23,6 +25,7 @@ async def load(
     channels: Collection[str],
 ) -> Report:
     """Adds and changes members, row by row, and tells what each row did or what is wrong with it."""
+    loading = _Loading(home, now, actor, client, channels)
     done: list[RowReport] = []
     faults: list[RowFault] = []
     for number, values in enumerate(rows, start=2):
@@ -33,7 +36,7 @@ async def load(
             # A fault of one row leaves the transaction usable for the next.
             async with home.connection.transaction():
                 if not wrong:
-                    outcome, fields = await _put(home, now, values, actor, client, channels)
+                    outcome, fields = await loading.put(number, values)
         except (InvalidRequest, AlreadyExists) as refusal:
             wrong = faults_of(number, refusal)
         done.append(RowReport(number, str(values.get("name", "")), outcome, fields))
@@ -41,18 +44,35 @@ async def load(
     return Report(done, faults)
 
 
-async def _put(
-    home: Home, now: datetime, values: Mapping[str, Any], actor: Actor, client: Client, channels: Collection[str]
-) -> tuple[Outcome, Sequence[str]]:
-    draft = changes.drafted(home.tenant_id, values, now, home.region)
-    row = None
-    for contact in filter(None, (draft.email, draft.phone_number)):
-        row = row or await home.connection.fetchrow(BY_CONTACT, home.tenant_id, contact)
-    before = await changes.locked(home.connection, home.tenant_id, row["id"]) if row else None
-    member = changes.edited(before, values, home.region) if before else draft
-    after = await changes.save(home.connection, now, before, member, actor, client, channels)
-    if before is None:
-        await invitations.welcome(home.connection, now, after, actor, client, channels)
-        return "new", [name for name in DECIDED if name in values and getattr(after, name) is not None]
-    fields = changed_fields(before, after)
-    return "changed" if fields else "unchanged", fields
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """One file on its way in; `rows_of` tells which row each member of it was in."""
+
+    home: Home
+    now: datetime
+    actor: Actor
+    client: Client
+    channels: Collection[str]
+    rows_of: dict[UUID, int] = field(default_factory=dict)
+
+    async def put(self, number: int, values: Mapping[str, Any]) -> tuple[Outcome, Sequence[str]]:
+        """Puts one row in place. Raises `InvalidRequest`, `AlreadyExists`."""
+        connection, tenant_id, region = self.home.connection, self.home.tenant_id, self.home.region
+        draft = changes.drafted(tenant_id, values, self.now, region)
+        row = None
+        for contact in filter(None, (draft.email, draft.phone_number)):
+            row = row or await connection.fetchrow(BY_CONTACT, tenant_id, contact)
+        if row and row["id"] in self.rows_of:
+            # One of the two would be lost without a word.
+            named = "email" if row["email"] == draft.email else "phone_number"
+            earlier = self.rows_of[row["id"]]
+            raise InvalidRequest(FieldError(f"/{named}", f"Row {earlier} is about this member already."))
+        before = await changes.locked(connection, tenant_id, row["id"]) if row else None
+        member = changes.edited(before, values, region) if before else draft
+        after = await changes.save(connection, self.now, before, member, self.actor, self.client, self.channels)
+        self.rows_of[after.id] = number
+        if before is None:
+            await invitations.welcome(connection, self.now, after, self.actor, self.client, self.channels)
+            return "new", [name for name in DECIDED if name in values and getattr(after, name) is not None]
+        fields = changed_fields(before, after)
+        return "changed" if fields else "unchanged", fields

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from app.audit.log import Actor, Client, record
-from app.errors import EditConflict, NotFound
+from app.errors import EditConflict, InvalidRequest, NotFound
 from app.members import changes, effects, invitations, personal, search
 from app.members.files import Report, as_csv, csv_head, read_csv
 from app.members.home import Home, home_of
@@ -22,6 +22,7 @@ from app.members.stats import SignInCounts, keep_hours, read_stats, read_stats_o
 from app.members.story import About, read_changes, read_story
 from app.settings import Settings
 from app.storage.db import Database
+from app.tenants.rules import normalise_email, normalise_phone
 
 _GET: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND id = $2"
 _SWITCH: Final = """
@@ -87,9 +88,10 @@ class Members:
             return _found(await home.connection.fetchrow(_GET, home.tenant_id, member_id))
 
     async def find(self, slug: str, contact: str) -> Member:
-        """The member with exactly this email (in lower case) or E.164 number. Raises `NotFound`."""
+        """The member with this email or phone number, however it is written. Raises `NotFound`."""
         async with self._home(slug) as home:
-            return _found(await home.connection.fetchrow(BY_CONTACT, home.tenant_id, contact.strip().lower()))
+            stored = _as_stored(contact, home.region)
+            return _found(await home.connection.fetchrow(BY_CONTACT, home.tenant_id, stored))
 
     async def update(
         self,
@@ -262,6 +264,13 @@ async def _held(home: Home, member_id: UUID, expected_version: int | None = None
     if expected_version is not None and expected_version != member.version:
         raise EditConflict(member.version)
     return member
+
+
+def _as_stored(contact: str, region: str | None) -> str:
+    try:
+        return normalise_email(contact) if "@" in contact else normalise_phone(contact, region=region)
+    except InvalidRequest:
+        raise _nobody() from None
 
 
 def _found(row: asyncpg.Record | None) -> Member:

@@ -240,6 +240,34 @@ async def test_an_export_has_every_table(desk: Desk) -> None:
     assert {"events", "deliveries"} <= set(kept)
 
 
+async def test_found_however_it_is_written(desk: Desk) -> None:
+    """Staff look somebody up by an email or a number as it was told them."""
+    member = await desk.add(email="ana@bücher.example", phone_number="+447700900123")
+    for told in ("Ana@BÜCHER.example", "ana@xn--bcher-kva.example", "+44 (0)7700 900-123", "07700 900123"):
+        assert (await desk.members.find(desk.tenant.slug, told)).id == member.id, told
+    for nobodys in ("bo@home.example", "+447700900124", "nobody", "", "a@b@c"):
+        with pytest.raises(NotFound):
+            await desk.members.find(desk.tenant.slug, nobodys)
+
+
+async def test_a_file_has_each_member_once(desk: Desk) -> None:
+    """Two rows that are one person's, however they are spelled: the second is a fault, and nothing is imported."""
+    await desk.add(email="here@home.example", phone_number="+447700900123")
+    rows = [
+        "Ana,ana@home.example,",
+        "Eve,ANA@Home.Example,",
+        "Bo,here@home.example,+447700900123",
+        "Di,,07700 900123",
+    ]
+    body = "\r\n".join(["name,email,phone_number", *rows]).encode()
+    report = await desk.members.import_(desk.tenant.slug, body, dry_run=False, actor=BY_HAND, client=SHELL)
+    assert [(fault.row, fault.field, fault.detail) for fault in report.faults] == [
+        (3, "email", "Row 2 is about this member already."),
+        (5, "phone_number", "Row 4 is about this member already."),
+    ]
+    assert await desk.count("SELECT count(*) FROM members WHERE tenant_id = $1") == 1
+
+
 async def test_pages_and_search(desk: Desk) -> None:
     """By name, in pages, nothing twice; found by part of a name, an email or a number, and of this tenant only."""
     for n in range(7):
