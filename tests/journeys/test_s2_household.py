@@ -3,9 +3,10 @@
 from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database
+from tests.adminapi import admin_api
 from tests.conftest import Clock
 from tests.http import Http, serve
-from tests.pages import visitor
+from tests.pages import Visitor, visitor
 from tests.people import SomeTenant, add_member, add_tenant, count, current_code, sent_to, wrong
 
 PHONE = "+447700900321"
@@ -21,6 +22,12 @@ async def sign_in(http: Http, db: Database, ring: KeyRing, slug: str, identifier
     body = {"challenge_id": asked["challenge_id"], "code": await current_code(db, ring, asked["challenge_id"])}
     token: str = (await http.otp(slug, "verify", body)).json()["access_token"]
     return token
+
+
+def challenge_of(person: Visitor) -> str:
+    """The id in the browser's cookie."""
+    (value,) = [value for name, value in person.cookies.items() if "gh_challenge" in name]
+    return value.partition(".")[0]
 
 
 async def test_from_registration_to_sign_out(settings: Settings, clock: Clock, db: Database, ring: KeyRing) -> None:
@@ -117,6 +124,37 @@ async def test_wrong_codes_resend_and_expiry(settings: Settings, clock: Clock, d
         assert await count(db, "SELECT count(*) FROM members WHERE tenant_id = $1", tenant.id) == 0
 
 
+async def test_the_fifth_wrong_code_ends_it(settings: Settings, clock: Clock, db: Database, ring: KeyRing) -> None:
+    """Each says how many are left; the last one and the right code after it find the challenge over. Staff see it."""
+    tenant = await utility(db, clock)
+    member = await add_member(db, clock(), tenant, email="ana@home.example")
+    async with serve(settings, clock) as http:
+        asked = (await http.otp(tenant.slug, "request", {"identifier": "ana@home.example"})).json()
+        right = {
+            "challenge_id": asked["challenge_id"],
+            "code": await current_code(db, ring, asked["challenge_id"]),
+        }
+        tries = [await http.otp(tenant.slug, "verify", right | {"code": wrong(right["code"])}) for _ in range(5)]
+        assert [(tried.status_code, tried.json().get("attempts_left")) for tried in tries[:4]] == [
+            (401, 4),
+            (401, 3),
+            (401, 2),
+            (401, 1),
+        ]
+        for over in (tries[4], await http.otp(tenant.slug, "verify", right)):
+            assert (over.status_code, over.json()["detail"]) == (429, "Too many attempts")
+        clock.forward(minutes=1)
+        assert (await http.otp(tenant.slug, "resend", {"challenge_id": asked["challenge_id"]})).status_code == 429
+        await sign_in(http, db, ring, tenant.slug, "ana@home.example")
+
+        staff = await admin_api(http, db, clock, "viewer")
+        day = (await staff("GET", f"/tenants/{tenant.slug}/members/stats")).json()
+        day = next(span for span in day["spans"] if span["name"] == "24h")
+        seen = {name: day[name] for name in ("requested", "wrong", "locked", "verified", "success_rate")}
+        assert seen == {"requested": 2, "wrong": 5, "locked": 1, "verified": 1, "success_rate": 0.5}
+        assert (await staff("GET", f"/tenants/{tenant.slug}/members/{member}")).status_code == 200
+
+
 async def test_an_existing_address_answers_like_a_new_one(settings: Settings, clock: Clock, db: Database) -> None:
     """Same status, members and length; no code, but a word to the owner; what is typed differently is the same."""
     tenant = await utility(db, clock)
@@ -138,15 +176,33 @@ async def test_an_existing_address_answers_like_a_new_one(settings: Settings, cl
     assert await count(db, "SELECT count(*) FROM claims WHERE tenant_id = $1", tenant.id) == 1
 
 
-async def test_default_tenant_asks_for_email_or_phone_only(settings: Settings, clock: Clock, db: Database) -> None:
-    """With DEFAULT_TENANT, /login takes the customer's email; the code goes there."""
+async def test_default_tenant_asks_for_email_or_phone_only(
+    settings: Settings, clock: Clock, db: Database, ring: KeyRing
+) -> None:
+    """With DEFAULT_TENANT, /login takes the customer's email or phone; the code leads to the dashboard, and out again.
+
+    Forms without their token do nothing.
+    """
     tenant = await utility(db, clock)
-    await add_member(db, clock(), tenant, email="ana@home.example")
-    async with serve(settings, clock, default_tenant=tenant.slug) as http, visitor(http) as person:
-        await person.open("/login")
-        assert 'name="identifier"' in person.page.text
-        assert 'name="slug"' not in person.page.text
-        await person.submit("/login", {"identifier": "ana@home.example"})
-        assert person.page.url.path == f"/t/{tenant.slug}/verify"
-    sql = "SELECT count(*) FROM challenges WHERE tenant_id = $1 AND subject_kind = 'member' AND NOT decoy"
-    assert await count(db, sql, tenant.id) == 1
+    await add_member(db, clock(), tenant, email="ana@home.example", phone_number=PHONE)
+    serving = serve(settings, clock, default_tenant=tenant.slug, sms_enabled=True, sms_provider=("console",))
+    async with serving as http, visitor(http) as person:
+        for typed, address in (("ana@home.example", "ana@home.example"), ("+44 (0)7700 900321", PHONE)):
+            await person.open("/login")
+            assert 'name="identifier"' in person.page.text
+            assert 'name="slug"' not in person.page.text
+            forged = await person.send("/login", {"identifier": typed, "csrf_token": "forged"})
+            assert forged.status_code == 403
+            await person.submit("/login", {"identifier": typed})
+            assert person.page.url.path == f"/t/{tenant.slug}/verify"
+            challenge = challenge_of(person)
+            assert await sent_to(db, challenge) == address
+            code = await current_code(db, ring, challenge)
+            assert (await person.send(person.page.url.path, {"code": code, "csrf_token": "forged"})).status_code == 403
+            await person.submit(person.page.url.path, {"code": code})
+            assert person.page.url.path == f"/t/{tenant.slug}/"
+            assert "You are signed in as Ana Silva" in person.text
+            await person.submit(f"/t/{tenant.slug}/logout")
+            await person.open(f"/t/{tenant.slug}/")
+            assert "You are signed in" not in person.text
+            clock.forward(hours=1)

@@ -94,9 +94,14 @@ async def test_three_of_each(http: Http, tenant: SomeTenant, db: Database, ring:
     challenge = asked[0].json()["challenge_id"]
     code = await current_code(db, ring, challenge)
     guess = {"challenge_id": challenge, "code": wrong(code)}
-    tries = [await http.otp(tenant.slug, "verify", guess) for _ in range(3)]
+    device = {"User-Agent": "Ride/2.1 (Android 16)"}
+    tries = [await http.otp(tenant.slug, "verify", guess, headers=device) for _ in range(3)]
     assert [answer.status_code for answer in tries] == [401, 401, 429]
     assert (await http.otp(tenant.slug, "verify", {"challenge_id": challenge, "code": code})).status_code == 429
+    attempts = """
+        SELECT count(*) FROM audit_events WHERE tenant_id = $1 AND action = 'code.wrong' AND host(ip) = '192.0.2.10'
+        AND user_agent = 'Ride/2.1 (Android 16)'"""
+    assert await count(db, attempts, tenant.id) == 3, "each with its address and device"
     challenge = asked[1].json()["challenge_id"]
     code = await current_code(db, ring, challenge)
     clock.forward(seconds=180)
