@@ -29,6 +29,10 @@ _KINDS: list[tuple[str, dict[str, Any], timedelta]] = [
     ("devices", {"subject_kind": "tenant", "expires_at": "age"}, timedelta()),
     ("devices", {"subject_kind": "tenant", "expires_at": "later", "revoked_at": "age"}, 30 * DAY),
     ("sign_in_links", {"subject_kind": "tenant", "expires_at": "age"}, DAY),
+    ("challenges", {"subject_kind": "member", "expires_at": "age"}, 45 * MINUTE),
+    ("claims", {"email": "ana@home.example", "expires_at": "age"}, timedelta()),
+    ("half_sign_ins", {"subject_kind": "member", "expires_at": "age"}, 45 * MINUTE),
+    ("sessions", {"subject_kind": "member", "expires_at": "age"}, 30 * DAY),
     ("provider_reports", {"state": "failed", "unhealthy": False, "received_at": "age"}, 2 * MINUTE),
     ("send_counts", {"count": 1, "since": "age"}, 2 * DAY),
 ]
@@ -36,6 +40,29 @@ _OF_ANY_ROW: dict[str, dict[str, Any]] = {
     "outbox": {"channel": "email", "available_at": "old", "expires_at": "old", "updated_at": "old"},
     "devices": {"created_at": "old", "seen_at": "old"},
     "sign_in_links": {"secret_hash": b"", "created_at": "old"},
+    "challenges": {
+        "recipient_key": b"r",
+        "lane": "",
+        "decoy": False,
+        "purpose": "sign_in",
+        "channel": "email",
+        "code_length": 6,
+        "key_id": "k",
+        "max_attempts": 5,
+        "locale": "en",
+        "created_at": "old",
+        "sent_at": "old",
+        "resend_at": "old",
+    },
+    "claims": {"locale": "en", "created_at": "old"},
+    "half_sign_ins": {"secret_hash": b"", "next": "totp", "kind": "api", "methods": ["otp:email"], "created_at": "old"},
+    "sessions": {
+        "kind": "api",
+        "methods": ["otp:email"],
+        "authenticated_at": "old",
+        "created_at": "old",
+        "seen_at": "old",
+    },
 }
 _NAMED: dict[str, str] = {"provider_reports": "report_key", "send_counts": "name"}
 
@@ -48,10 +75,12 @@ async def add(db: Database, table: str, columns: dict[str, Any], owner: UUID, no
         filled[_NAMED[table]] = f"{owner}"
     else:
         filled["tenant_id"] = owner
-    if table in {"outbox", "devices", "sign_in_links"}:
+    if table in _OF_ANY_ROW:
         filled |= {"id": uuid4()}
-    if table in {"devices", "sign_in_links"}:
+    if "subject_kind" in filled:
         filled |= {"subject_id": owner}
+    if table == "claims":
+        filled |= {"member_id": owner}
     if table == "quota":
         filled |= {"recipient_key": b"r"}
     places = ", ".join(f"${n}" for n in range(1, len(filled) + 1))
