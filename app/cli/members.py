@@ -228,9 +228,11 @@ def export(slug: str, who: str) -> None:
 @member.command()
 @click.argument("slug")
 @_who
-@click.confirmation_option(prompt="Delete all that is kept of this person? There is no way back.")
-def erase(slug: str, who: str) -> None:
+@click.option("--yes", is_flag=True, help="Don't ask whether it is meant.")
+def erase(slug: str, who: str, yes: bool) -> None:
     """Delete all that is kept of one person; the audit log keeps an id that leads to nobody."""
+    if not yes and not _agrees("Delete all that is kept of this person? There is no way back."):
+        raise click.UsageError("Nothing was erased: answer y, or give --yes.")
 
     async def work(services: Services) -> None:
         found = await _find(services, slug, who)
@@ -238,6 +240,14 @@ def erase(slug: str, who: str) -> None:
 
     with_services(work)
     print("Erased.")
+
+
+def _agrees(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        # Nobody is there to answer.
+        return False
 
 
 def _percent(share: float | None) -> str:

@@ -410,6 +410,10 @@ def test_the_command_line(gatehouse: Shell, slug: str, tmp_path: Path) -> None:
     assert gatehouse.json("member", "resume", slug, added["id"])["status"] == "active"
     assert gatehouse("member", "unlock", slug, added["id"]).stdout == "There was nothing to unlock for this member.\n"
     assert json.loads(gatehouse("member", "export", slug, added["id"]).stdout)["member"]["name"] == "Ana"
+    unasked = gatehouse("member", "erase", slug, added["id"])
+    assert unasked.returncode == 2
+    assert unasked.stderr.endswith("gatehouse: error: Nothing was erased: answer y, or give --yes.\n")
+    assert gatehouse("member", "show", slug, "Ana@HOME.example").returncode == 0
     assert gatehouse("member", "erase", slug, added["id"], "--yes").returncode == 0
     gone = gatehouse("member", "show", slug, "ana@home.example")
     assert (gone.returncode, len(gone.stderr.splitlines())) == (2, 1)
