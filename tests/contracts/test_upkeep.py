@@ -32,6 +32,7 @@ _KINDS: list[tuple[str, dict[str, Any], timedelta]] = [
     ("challenges", {"subject_kind": "member", "expires_at": "age"}, 45 * MINUTE),
     ("claims", {"email": "ana@home.example", "expires_at": "age"}, timedelta()),
     ("half_sign_ins", {"subject_kind": "member", "expires_at": "age"}, 45 * MINUTE),
+    ("idempotency_keys", {"key": "k", "fingerprint": b"f", "begun_at": "age"}, DAY),
     ("sessions", {"subject_kind": "member", "expires_at": "age"}, 30 * DAY),
     ("provider_reports", {"state": "failed", "unhealthy": False, "received_at": "age"}, 2 * MINUTE),
     ("send_counts", {"count": 1, "since": "age"}, 2 * DAY),
@@ -79,6 +80,8 @@ async def add(db: Database, table: str, columns: dict[str, Any], owner: UUID, no
         filled |= {"id": uuid4()}
     if "subject_kind" in filled:
         filled |= {"subject_id": owner}
+    if table == "idempotency_keys":
+        filled |= {"caller": owner}
     if table == "claims":
         filled |= {"member_id": owner}
     if table == "quota":

@@ -48,6 +48,8 @@ BEGIN
         ['quota', 'seen_at < $1 - interval ''1 hour'' AND coalesce(locked_until <= $1, true)'
                   ' AND cardinality(fn.recent(wrong, $1, ''1 day'')) = 0', 'seen_at'],
         ['outbox', 'created_at < $1 - interval ''1 day'' AND state NOT IN (''queued'', ''sending'')', 'created_at'],
+        -- Answers to be repeated for a day, encrypted: they may name somebody who is erased by now.
+        ['idempotency_keys', 'begun_at < $1 - interval ''1 day''', 'begun_at'],
         ['provider_reports', 'received_at < $1 - interval ''2 minutes''', 'received_at'],
         ['send_counts', 'since < $1 - interval ''2 days''', 'since'],
         ['half_sign_ins', 'expires_at < $1 - interval ''45 minutes''', 'expires_at'],
