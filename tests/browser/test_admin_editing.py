@@ -1,0 +1,39 @@
+"""Editing in place, and the rest of the page with it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from playwright.async_api import expect
+
+from app.storage.db import Database
+from app.web.services import utc_now
+from tests.browser.conftest import Site, Window
+from tests.browser.test_admin_portal import sign_in
+from tests.people import add_tenant
+
+OpenWindow = Callable[..., Awaitable[Window]]
+
+
+async def _editing(db: Database, site: Site, window: Window, group: str, **tenant: Any) -> str:
+    """Signed in, the tenant's page open and the group in its form; gives the page's path."""
+    path = f"/admin/tenants/{(await add_tenant(db, utc_now(), **tenant)).slug}"
+    await sign_in(db, site, window)
+    await window.open(path)
+    await window.page.get_by_role("link", name=f"Edit the {group}").click()
+    await expect(window.page.get_by_role("button", name="Save")).to_be_visible()
+    return path
+
+
+async def test_the_whole_page_knows_what_was_saved(db: Database, site: Site, open_window: OpenWindow) -> None:
+    """Heading and newest changes follow an edit in place, in the viewer's zone; one action is the main one throughout."""
+    window = await open_window()
+    await _editing(db, site, window, "details", name="Old Name Ltd")
+    main = window.page.locator("main .button.primary")
+    await expect(main).to_have_text(["Save"])
+    await expect(window.page.get_by_label("Name")).to_have_attribute("maxlength", "120")
+    await window.page.get_by_label("Name").fill("New Name Ltd")
+    await window.page.get_by_role("button", name="Save").click()
+    await expect(window.page.get_by_role("heading", level=1)).to_have_text("New Name Ltd")
+    await expect(window.page.locator("#changes li").first).to_contain_text("Name changed")
+    await expect(window.page.locator("#about time")).to_contain_text("CE")
+    await expect(main).to_have_text(["Send a test message"])
