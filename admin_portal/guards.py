@@ -137,7 +137,7 @@ def _ask_to_sign_in(request: AnyRequest, _: InvalidToken) -> Answer:
         there = f"{here}{'&' if '?' in here else '?'}{_AGAIN}=1"
         page = request.app.state.pages.get_template("admin/again.html").render(there=there)
         return Response(page.encode(), media_type="text/html")
-    return redirect(sign_in_address(here))
+    return redirect(sign_in_address(here, "ended" if request.method == "POST" else None))
 
 
 def _problem(request: AnyRequest, error: GatehouseError) -> Answer:

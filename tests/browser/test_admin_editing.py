@@ -37,3 +37,13 @@ async def test_the_whole_page_knows_what_was_saved(db: Database, site: Site, ope
     await expect(window.page.locator("#changes li").first).to_contain_text("Name changed")
     await expect(window.page.locator("#about time")).to_contain_text("CE")
     await expect(main).to_have_text(["Send a test message"])
+
+
+async def test_a_sign_in_that_ended_is_said(db: Database, site: Site, open_window: OpenWindow) -> None:
+    """Whoever saves after the sign-in ended reads that nothing was saved."""
+    window = await open_window()
+    await _editing(db, site, window, "details", name="Signed Out Ltd")
+    await window.page.context.clear_cookies()
+    await window.page.get_by_label("Name").fill("Never Saved Ltd")
+    await window.page.get_by_role("button", name="Save").click()
+    await expect(window.page.get_by_role("status").first).to_contain_text("was not saved")
