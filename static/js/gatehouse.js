@@ -83,6 +83,16 @@ addEventListener("htmx:beforeSwap", ({ detail }) => {
 });
 addEventListener("htmx:sendError", ({ detail }) => (one("#failed").hidden = detail.elt.matches("[data-live]")));
 
+// What takes longer than a moment is said.
+let moment;
+function working(is) {
+  clearTimeout(moment);
+  if (is) moment = setTimeout(() => (one("#working").hidden = false), 500);
+  else one("#working").hidden = true;
+}
+addEventListener("htmx:beforeRequest", ({ detail }) => detail.elt.matches("[data-live]") || working(true));
+addEventListener("htmx:afterRequest", ({ detail }) => detail.elt.matches("[data-live]") || working(false));
+
 // htmx focuses the first faulty field, by `autofocus`. Otherwise the focus goes back to the trigger.
 addEventListener("htmx:afterSettle", ({ detail }) => {
   if (document.activeElement !== document.body || detail.requestConfig?.elt.matches("[data-live]")) return;

@@ -1,9 +1,10 @@
 """Editing in place, and the rest of the page with it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from app.storage.db import Database
 from app.web.services import utc_now
@@ -25,7 +26,7 @@ async def _editing(db: Database, site: Site, window: Window, group: str, **tenan
 
 
 async def test_the_whole_page_knows_what_was_saved(db: Database, site: Site, open_window: OpenWindow) -> None:
-    """Heading and newest changes follow an edit in place, in the viewer's zone; one action is the main one throughout."""
+    """Heading and newest changes follow an edit in place, in the viewer's zone; one action is the main one."""
     window = await open_window()
     await _editing(db, site, window, "details", name="Old Name Ltd")
     main = window.page.locator("main .button.primary")
@@ -47,3 +48,22 @@ async def test_a_sign_in_that_ended_is_said(db: Database, site: Site, open_windo
     await window.page.get_by_label("Name").fill("Never Saved Ltd")
     await window.page.get_by_role("button", name="Save").click()
     await expect(window.page.get_by_role("status").first).to_contain_text("was not saved")
+
+
+async def test_what_takes_long_is_said(db: Database, site: Site, open_window: OpenWindow) -> None:
+    """While the server thinks, a status says so; with the answer it goes."""
+    window = await open_window()
+    await _editing(db, site, window, "details", name="Slow Ltd")
+    answered = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    await window.page.route("**/details", hold)
+    await window.page.get_by_role("button", name="Save").click()
+    status = window.page.get_by_role("status").first
+    await expect(status).to_contain_text("Working on it", use_inner_text=True)
+    answered.set()
+    await expect(status).to_contain_text("The details are saved.")
+    await expect(status).not_to_contain_text("Working on it", use_inner_text=True)
