@@ -67,3 +67,17 @@ async def test_what_takes_long_is_said(db: Database, site: Site, open_window: Op
     answered.set()
     await expect(status).to_contain_text("The details are saved.")
     await expect(status).not_to_contain_text("Working on it", use_inner_text=True)
+
+
+async def test_on_paper_and_in_high_contrast(db: Database, site: Site, open_window: OpenWindow) -> None:
+    """Printed at night a tenant is dark on light, without what can be pressed; forced colours mark only one entry."""
+    window = await open_window()
+    page = window.page
+    await _editing(db, site, window, "details", name="Printed Ltd")
+    await page.emulate_media(media="print", color_scheme="dark")
+    assert await page.evaluate("getComputedStyle(document.body).color") == "rgb(29, 33, 38)"
+    await expect(page.get_by_role("heading", level=1)).to_be_visible()
+    await expect(page.locator(".top nav, .find, .who, .button").filter(visible=True)).to_have_count(0)
+    await page.emulate_media(media="screen", forced_colors="active")
+    lines = "[...document.querySelectorAll('.top nav a')].map((entry) => getComputedStyle(entry).borderBottomColor)"
+    assert len(set(await page.evaluate(lines))) > 1
