@@ -81,3 +81,17 @@ async def test_on_paper_and_in_high_contrast(db: Database, site: Site, open_wind
     await page.emulate_media(media="screen", forced_colors="active")
     lines = "[...document.querySelectorAll('.top nav a')].map((entry) => getComputedStyle(entry).borderBottomColor)"
     assert len(set(await page.evaluate(lines))) > 1
+
+
+async def test_no_network_is_seen_from_far_below(db: Database, site: Site, open_window: OpenWindow) -> None:
+    """On a small screen too the notice is where the reader is; what was typed stays, and so does the focus."""
+    window = await open_window(width=320, height=480)
+    page = window.page
+    await _editing(db, site, window, "details", name="Far Below Ltd")
+    await page.context.set_offline(True)
+    await page.get_by_label("Name").fill("Typed Ltd")
+    await page.get_by_label("Name").press("Enter")
+    await expect(page.get_by_text("That didn’t reach the server.")).to_be_in_viewport()  # noqa: RUF001 - an apostrophe
+    await expect(page.get_by_label("Name")).to_be_focused()
+    await expect(page.get_by_label("Name")).to_have_value("Typed Ltd")
+    window.faults.clear()  # the browser's own complaint
