@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from structlog.testing import capture_logs
@@ -128,8 +129,10 @@ async def until_all_have_arrived(mail: MailServer, messages: int) -> None:
 
 
 @asynccontextmanager
-async def worker_process(settings: Settings, mail: MailServer) -> AsyncIterator[asyncio.subprocess.Process]:
+async def worker_process(
+    settings: Settings, mail: MailServer, log: Path | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """`gatehouse worker` as a process of its own, on the tests' stores."""
-    log = settings.data_dir / "worker.log"
+    log = log or settings.data_dir / "worker.log"
     async with running(WORKER, log, environment(settings, SMTP_PORT=str(mail.port))) as process:
         yield process

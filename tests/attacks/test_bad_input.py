@@ -7,9 +7,10 @@ from uuid import uuid4
 import pytest
 
 from app.keys import KeyRing
+from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
-from tests.http import Http
+from tests.http import Http, serve
 from tests.people import add_tenant, challenge_row, count, current_code
 
 _TABLES = ("tenants", "challenges", "outbox", "quota", "refusals", "sessions", "audit_events")

@@ -12,7 +12,8 @@ import pytest
 
 from app.audit.log import Actor, Client
 from app.auth import codes
-from app.auth.challenges import Challenges, Realm
+from app.auth.asking import Realm
+from app.auth.challenges import Challenges
 from app.auth.entrance import Entrance
 from app.auth.links import Links
 from app.auth.passwords import Passwords

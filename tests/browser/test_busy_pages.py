@@ -65,7 +65,10 @@ async def busy(db: Database) -> AsyncIterator[tuple[SomeTenant, UUID]]:
             )
             await connection.execute(
                 "INSERT INTO channel_hours (tenant_id, hour, channel, requested, sent, delivered, failed, verified)"
-                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+                # Another page may have been here, and have counted this hour.
+                " ON CONFLICT (tenant_id, hour, channel) DO UPDATE SET (requested, sent, delivered, failed, verified)"
+                " = ROW (excluded.requested, excluded.sent, excluded.delivered, excluded.failed, excluded.verified)",
                 *(FLEET, hour, channel, *counts),
             )
         for n, (action, data) in enumerate(EVENTS * 2):

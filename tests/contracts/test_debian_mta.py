@@ -22,6 +22,7 @@ import pytest
 
 from app.delivery import bounces
 from app.delivery.message import Deferral, DeliveryError, PermanentFailure
+from app.delivery.providers.rest import Fault
 from app.delivery.providers.smtp import Smtp
 from tests.contracts.test_smtp import MESSAGE, trusting
 from tests.processes import free_port
@@ -200,8 +201,7 @@ async def test_its_bounce_is_read(mta: Mta, certificate: Path) -> None:
     report = bounces.read(await mta.next())
     assert report is not None
     assert (report.message_id, report.state) == (MAIL.id, "failed")
-    assert report.fault is not None
-    assert report.fault.error_class == "recipient"
+    assert report.fault is Fault.RECIPIENT
 
 
 @contextmanager

@@ -91,13 +91,16 @@ def strangers(*commands: list[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def servers_of(data_dir: Path) -> list[psutil.Process]:
-    """The server processes that work below a directory."""
+    """The server processes that work below a directory, without those that one of them has made for its own work."""
     below = str(data_dir.resolve())
-    return [
+    found = [
         process
-        for process in psutil.process_iter(["name", "cmdline"])
+        for process in psutil.process_iter(["name", "cmdline", "ppid"])
         if process.info["name"] in {"postgres", "valkey-server"} and below in " ".join(process.info["cmdline"] or ())
     ]
+    # A child of PostgreSQL has its command line for a moment.
+    pids = {process.pid for process in found}
+    return [process for process in found if process.info["ppid"] not in pids]
 
 
 async def remember(stores: embedded.Stores, word: str) -> None:

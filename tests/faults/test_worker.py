@@ -449,34 +449,35 @@ async def test_kill_9_between_sending_and_settling(
 
 
 async def test_a_database_without_tables_is_one_clear_error(
-    settings: Settings, stores: StoresOfTests, mail: MailServer
+    settings: Settings, stores: StoresOfTests, mail: MailServer, tmp_path: Path
 ) -> None:
     """Whoever forgot to migrate learns so at once, without a traceback of ours in the way."""
     name = "gatehouse_without_tables"
     await stores.create_database(name)
-    async with worker_process(replace(settings, database_url=stores.app_url_for(name)), mail) as process:
-        output, _ = await asyncio.wait_for(process.communicate(), 30)
+    log = tmp_path / "worker.log"
+    async with worker_process(replace(settings, database_url=stores.app_url_for(name)), mail, log) as process:
+        await asyncio.wait_for(process.wait(), 30)
     await stores.drop_database(name)
 
     assert process.returncode == 1
-    assert "run `gatehouse migrate`" in output.decode().splitlines()[-1]
+    assert "run `gatehouse migrate`" in log.read_text().splitlines()[-1]
 
 
 async def test_sigterm_ends_the_process_in_good_order(
-    db: Database, settings: Settings, challenges: Challenges, real_clock: Clock, mail: MailServer
+    db: Database, settings: Settings, challenges: Challenges, real_clock: Clock, mail: MailServer, tmp_path: Path
 ) -> None:
     """Exit code 0, the mail settled, the worker signed off; and its log names neither code nor address."""
     tenant, _ = await ask(db, challenges, real_clock)
-    async with worker_process(settings, mail) as process:
+    async with worker_process(settings, mail, tmp_path / "worker.log") as process:
         arrived = await mail.next()
         assert await count(db, "SELECT count(*) FROM workers") == 1
         process.terminate()
-        output, _ = await asyncio.wait_for(process.communicate(), 30)
+        await asyncio.wait_for(process.wait(), 30)
 
-    assert process.returncode == 0, output.decode()
+    log = (tmp_path / "worker.log").read_text()
+    assert process.returncode == 0, log
     assert (await outbox_row(db, tenant))["state"] == "sent"
     assert await count(db, "SELECT count(*) FROM workers") == 0
-    log = output.decode()
     assert "Worker stopped" in log
     assert str(arrived.read["Subject"]).split()[0] not in log
     assert str(tenant.email) not in log
