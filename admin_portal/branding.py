@@ -10,7 +10,7 @@ from litestar.response import Response
 
 from admin_portal.desk import desk
 from admin_portal.editing import version_of
-from admin_portal.guards import MANAGER, VIEWER, signed_in
+from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.views import Shown, errors_of, show
 from app.delivery.branding import Branding, Brandings
 from app.delivery.render import Renderer
@@ -64,6 +64,9 @@ async def save_branding(request: AnyRequest, slug: FromPath[str]) -> Answer:
     version = version_of(form)
     typed = {name: form.get(name, "").strip() for name in LABELS}
     tenant = await desk(request).tenants.get(slug)
+    # Where answers go is a contact: people write there what they would tell the organisation alone.
+    if not fresh(request) and typed["reply_to"] != ((await _stored(request, tenant)).reply_to or ""):
+        return redirect(sign_in_address(f"/admin/tenants/{tenant.slug}/branding", "again"))
     try:
         await Brandings(services(request).db).set(
             tenant.id,

@@ -5,10 +5,15 @@ of something else, and drawn with yours, theirs and before.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from admin_portal.views import actor
 from app.errors import InvalidRequest
+from app.tenants.history import Change
 from app.web.forms import Form
+
+# How many changes back somebody is looked for who changed the same; further back nobody leaves a form open.
+LOOK_BACK: Final = 50
 
 
 def version_of(form: Form) -> int:
@@ -31,6 +36,19 @@ def plain(value: Any) -> str:
 def untouched(stored: object, form: Form, names: Iterable[str]) -> bool:
     """Whether the fields still are as this form showed them."""
     return all(form.get(f"before_{name}") == plain(getattr(stored, name)) for name in names)
+
+
+def theirs(changes: Iterable[Change], stored: Any, form: Form, names: Iterable[str]) -> dict[str, object]:
+    """Who changed what this form shows otherwise, and when, for the same page; `changes` are newest first.
+
+    Others may have changed other fields since, and have nothing to do with it.
+    """
+    contested = {name for name in names if not untouched(stored, form, [name])}
+    found = next((c for c in changes if not contested.isdisjoint(part["field"] for part in c.changes)), None)
+    return {
+        "theirs_by": actor(found) if found else "Somebody",
+        "theirs_at": found.at if found else stored.updated_at,
+    }
 
 
 def conflicting(

@@ -81,7 +81,7 @@ def signed_in(request: AnyRequest) -> SignedIn:
 
 
 def fresh(request: AnyRequest) -> bool:
-    """Whether the sign-in is young enough for editing contacts."""
+    """Whether the sign-in is young enough for what decides who gets in: as `require_fresh` of the API says."""
     return is_fresh(signed_in(request).session, services(request).clock())
 
 

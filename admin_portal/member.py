@@ -8,7 +8,7 @@ from litestar import get, post
 from litestar.params import FromPath
 
 from admin_portal.desk import desk
-from admin_portal.editing import conflicting, plain, untouched, version_of
+from admin_portal.editing import LOOK_BACK, conflicting, plain, theirs, untouched, version_of
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.members import base_of, count_rows
 from admin_portal.tenant import next_code_at
@@ -160,7 +160,7 @@ async def _conflict_page(
     request: AnyRequest, slug: str, member: Member, group: str, typed: dict[str, str], form: Form
 ) -> Answer:
     own = desk(request)
-    newest = (await own.members.about(member, limit=1)).changes
+    changes = await own.members.history(member, limit=LOOK_BACK)
     return await show(
         request,
         "admin/tenant_conflict.html",
@@ -169,9 +169,8 @@ async def _conflict_page(
         member=member,
         group=group,
         fields=conflicting(member, form, typed, GROUPS[group], _LABELS),
-        theirs_by=change_line(newest[0])["actor"] if newest else "Somebody",
-        theirs_at=newest[0].at if newest else member.updated_at,
         errors={},
+        **theirs(changes, member, form, GROUPS[group]),
     )
 
 

@@ -133,7 +133,12 @@ async def resend(request: AnyRequest) -> Answer:
         return redirect(SIGN_IN)
     core = services(request)
     try:
-        issued = await core.challenges.resend(Realm.admins(), pending.challenge_id, visitor(request))
+        issued = await core.challenges.resend(
+            Realm.admins(),
+            pending.challenge_id,
+            visitor(request),
+            device_token=jar_of(request).read(request, factors.DEVICE),
+        )
     except (RateLimited, CodeExpired, TooManyAttempts) as refusal:
         return await _code_page(request, pending, wanted, refusal)
     renewed = Pending.of(issued, core.clock())

@@ -9,7 +9,7 @@ from litestar import get, post
 from litestar.params import FromPath
 
 from admin_portal.desk import Desk, desk
-from admin_portal.editing import conflicting, untouched, version_of
+from admin_portal.editing import LOOK_BACK, conflicting, theirs, untouched, version_of
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.views import (
     COUNT_AT_MOST,
@@ -204,7 +204,7 @@ async def _refused(
 
 
 async def _conflict_page(request: AnyRequest, tenant: Tenant, group: str, typed: dict[str, Any], form: Form) -> Answer:
-    newest = (await desk(request).tenants.history(tenant.slug, limit=1)).entries
+    history = await desk(request).tenants.history(tenant.slug, limit=LOOK_BACK)
     return await show(
         request,
         "admin/tenant_conflict.html",
@@ -212,9 +212,8 @@ async def _conflict_page(request: AnyRequest, tenant: Tenant, group: str, typed:
         tenant=Shown.of(tenant, masked=False),
         group=group,
         fields=conflicting(tenant, form, typed, GROUPS[group], _LABELS),
-        theirs_by=change_line(newest[0])["actor"] if newest else "Somebody",
-        theirs_at=newest[0].at if newest else tenant.updated_at,
         errors={},
+        **theirs(history.entries, tenant, form, GROUPS[group]),
     )
 
 

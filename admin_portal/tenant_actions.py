@@ -43,8 +43,10 @@ async def suspend(request: AnyRequest, slug: FromPath[str]) -> Answer:
 
 @post("/tenants/{slug:str}/resume", opt=MANAGER)
 async def resume(request: AnyRequest, slug: FromPath[str]) -> Answer:
-    """Sign-in works again."""
+    """Sign-in works again. It lifts what somebody else may have put up against an attack: it needs a young sign-in."""
     await ADMIN.form(request)
+    if not fresh(request):
+        return redirect(sign_in_address(_base(slug), "again"))
     await desk(request).tenants.resume(slug, actor=signed_in(request).actor, client=visitor(request))
     return _back(slug, "resumed")
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from litestar import get, post
 
 from admin_portal.desk import desk
-from admin_portal.guards import MANAGER, VIEWER, signed_in
+from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.views import Shown, errors_of, show, ways
 from app.errors import AlreadyExists, ChannelUnavailable, ContactMissing, GatehouseError, InvalidRequest
 from app.tenants.rules import CHANNELS, STATUSES
@@ -19,7 +19,7 @@ _PAGE: Final = 25
 _COUNT_AT_MOST: Final = 10_000
 _LIST: Final = "/admin/tenants"
 _NEW: Final = ("name", "slug", "email", "phone_number", "otp_delivery_method", "locale", "timezone")
-_CONTACT: Final = ("missing",)
+_CONTACT: Final = ("missing", "failing")
 # The list's names for its orders, and the service's.
 _ORDERS: Final = {"name": "name", "slug": "slug", "updated": "updated_at"}
 _UNPROCESSABLE: Final = 422
@@ -65,7 +65,7 @@ class Choice:
 @get("/tenants", opt=VIEWER)
 async def tenant_list(request: AnyRequest) -> Answer:
     """GET /admin/tenants?q=&status=&method=&contact=&sort=&cursor=."""
-    own, now, choice = desk(request), services(request).clock(), Choice.of(request)
+    own, choice = desk(request), Choice.of(request)
     masked = not signed_in(request).may_edit
     filters = Filters(
         search=choice.q,
@@ -73,17 +73,16 @@ async def tenant_list(request: AnyRequest) -> Answer:
         status=choice.status or None,
         method=choice.method or None,
         contact_missing=True if choice.contact == "missing" else None,
+        failing=True if choice.contact == "failing" else None,
     )
     page = await own.tenants.list(filters, sort=choice.order, cursor=request.query_params.get("cursor"), limit=_PAGE)
     total = await own.tenants.count(filters, at_most=_COUNT_AT_MOST)
-    ids = [tenant.id for tenant in page.tenants]
-    failing = {tenant.id for tenant in await own.overview.failing(now, ids)} if ids else set()
     return await show(
         request,
         "admin/tenants.html",
         filters=asdict(choice),
         q=choice.q,
-        tenants=[Shown.of(tenant, masked=masked, failing=tenant.id in failing) for tenant in page.tenants],
+        tenants=[Shown.of(tenant, masked=masked, failing=tenant.id in page.failing) for tenant in page.tenants],
         total=total,
         total_is_least=total >= _COUNT_AT_MOST,
         any=bool(total) or await own.tenants.count(at_most=1) > 0,
@@ -94,7 +93,9 @@ async def tenant_list(request: AnyRequest) -> Answer:
 
 @get("/tenants/new", opt=MANAGER)
 async def new_tenant(request: AnyRequest) -> Answer:
-    """The empty form."""
+    """The empty form. Its contacts need a young sign-in, which is asked for before anything is typed."""
+    if not fresh(request):
+        return redirect(sign_in_address(f"{_LIST}/new", "again"))
     usual = next(iter(services(request).settings.providers), "email")
     return await _new_page(request, {"otp_delivery_method": usual})
 
@@ -103,6 +104,8 @@ async def new_tenant(request: AnyRequest) -> Answer:
 async def add_tenant(request: AnyRequest) -> Answer:
     """Adds a tenant; what is refused comes back as it was typed."""
     form = await ADMIN.form(request, *_NEW)
+    if not fresh(request):
+        return redirect(sign_in_address(f"{_LIST}/new", "again"))
     typed: dict[str, Any] = {name: value.strip() for name, value in form.items()}
     # An empty field is not filled in, it isn't a wish for nothing.
     values = {name: value for name, value in typed.items() if value}

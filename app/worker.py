@@ -30,6 +30,7 @@ from app.delivery.render import Renderer
 from app.delivery.safety import Safety
 from app.errors import ConfigurationError, Unavailable
 from app.keys import KeyRing
+from app.members.stats import Hours
 from app.settings import Settings
 from app.storage.db import Database
 from app.storage.redis import Accelerator
@@ -102,6 +103,7 @@ async def run(settings: Settings) -> None:
         (_ASSESS_SMS_SECONDS, lambda: safety.assess(_now())),
         (_UPKEEP_SECONDS, Upkeep(database).once),
         (_ROLL_UP_SECONDS, Stats(database, _now).roll_up),
+        (_ROLL_UP_SECONDS, Hours(database, _now).roll_up),
     ]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -119,7 +119,12 @@ async def resend_code(request: AnyRequest, slug: Slug, data: JSONBody[ResendRequ
     caller = await identify(request)
     realm = Realm.of(slug)
     issued = await services(request).challenges.resend(
-        realm, data.challenge_id, caller.client, channel=data.channel, disclose=caller.disclosed
+        realm,
+        data.challenge_id,
+        caller.client,
+        channel=data.channel,
+        disclose=caller.disclosed,
+        device_token=request.headers.get("x-device-token"),
     )
     return await answer(request, realm, issued, caller)
 

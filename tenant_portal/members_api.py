@@ -47,14 +47,14 @@ class ConsentGiven(Struct, forbid_unknown_fields=True, frozen=True):
 class RegistrationRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """A newcomer: with an email address or a phone number, or both. The code goes to the email address if there is one.
 
-    With a `registration_token` the address is proven already.
+    With a `registration_token` the address is proven already. What is agreed to is recorded with the member.
     """
 
     name: Annotated[str, Meta(examples=["Ana Silva"])]
+    consent: ConsentGiven
     email: Annotated[str, Meta(examples=["ana@example.com"])] | None = None
     phone_number: Annotated[str, Meta(examples=["+447700900123"])] | None = None
     password: Annotated[str, Meta(description="8 to 128 characters.", examples=[None])] | None = None
-    consent: ConsentGiven | None = None
     registration_token: (
         Annotated[str, Meta(description='Of the answer `"next": "register"`.', examples=[None])] | None
     ) = None
@@ -128,8 +128,8 @@ async def register(
         data.email,
         data.phone_number,
         data.password,
-        data.consent.document if data.consent else None,
-        data.consent.version if data.consent else None,
+        data.consent.document,
+        data.consent.version,
     )
     outcome = await services(request).entrance.register(
         realm,

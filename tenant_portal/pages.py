@@ -151,6 +151,7 @@ async def resend(request: AnyRequest, slug: FromPath[str]) -> Answer:
             visitor(request),
             channel=_channel(request, form),
             disclose=core.settings.otp_disclose_errors,
+            device_token=device_token(request, slug),
         )
     except CHECKING as refusal:
         return await _verify_page(request, slug, pending, refusal)

@@ -72,7 +72,7 @@ class AdminBrowser:
     @property
     def words(self) -> str:
         """The page without tags."""
-        return " ".join(unescape(re.sub(r"<[^>]+>", " ", self.page.text)).split())
+        return " ".join(unescape(re.sub(r"<[^>]+>", " ", re.sub(r"</?bdi>", "", self.page.text))).split())
 
     def value(self, name: str) -> str | None:
         """What stands in a field of the page's forms."""

@@ -13,6 +13,9 @@ from app.storage.db import Database, Row
 
 _numbers = itertools.count(1)
 
+# What a newcomer agrees to.
+CONSENT = {"document": "terms", "version": "2026-01"}
+
 
 @dataclass(frozen=True, slots=True)
 class SomeTenant:

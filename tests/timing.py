@@ -72,16 +72,19 @@ class Arm:
     prefix: str
     tenant: Mapping[str, str] | None = None
     member: Mapping[str, str] | None = None
-    body: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
     path: str = "otp/request"
     status: int = 202
 
     def slug(self, run: str, number: int) -> str:
         return f"{self.prefix}-{run}-{number:05}"
 
-    def filled(self, slug: str) -> dict[str, str]:
+    def filled(self, slug: str) -> dict[str, Any]:
         """The body of the question about one slug."""
-        return {name: value.replace("{slug}", slug) for name, value in self.body.items()}
+        return {
+            name: value.replace("{slug}", slug) if isinstance(value, str) else value
+            for name, value in self.body.items()
+        }
 
     def people(self, run: str, rounds: int) -> list[str]:
         """The statements that make everybody there is; $1 is the time."""
@@ -140,7 +143,7 @@ class Line:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def ask(self, path: str, body: Mapping[str, str], status: int = 202) -> float:
+    def ask(self, path: str, body: Mapping[str, Any], status: int = 202) -> float:
         """Seconds until the answer was there."""
         content = json.dumps(body).encode()
         head = f"POST /api/v1/tenants/{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

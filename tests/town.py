@@ -28,7 +28,7 @@ from tests.conftest import Clock
 from tests.factors import App
 from tests.http import BASE_URL, Http
 from tests.matrix import ROLES, STAFF, STRANGERS, Bodies, Caller, Forms, Operation, operations, people_of
-from tests.people import SomeTenant, add_member, add_tenant, current_code
+from tests.people import CONSENT, SomeTenant, add_member, add_tenant, current_code
 from tests.rows import TENANT_TABLES, Dump, dump_of, insert, values_for
 
 OPERATOR, SHELL = Actor("operator"), Client("cli")
@@ -252,6 +252,7 @@ class Town:
             "email": f"{uuid4().hex}@elsewhere.example",
             "phone_number": "+447700900999",
             "name": "Ana Silva",
+            "consent": CONSENT,
             "mfa_token": spoilt(self.ours.mfa_token),
             "refresh_token": spoilt(self.ours.refresh_token),
             "totp": "000000",

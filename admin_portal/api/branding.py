@@ -7,7 +7,7 @@ from litestar.params import JSONBody
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict
 
-from admin_portal.api.guards import MANAGER, VIEWER, caller
+from admin_portal.api.guards import MANAGER, VIEWER, caller, require_fresh
 from admin_portal.api.tenants import REFUSED, IfMatch, Slug, etag, version_in
 from admin_portal.desk import desk
 from app.delivery.branding import Branding, Brandings
@@ -108,6 +108,8 @@ async def change_branding(
     request: AnyRequest, slug: Slug, data: JSONBody[BrandingChangeRequest], if_match: IfMatch = None
 ) -> Response[BrandingBody]:
     """Shows in messages after half a minute at the latest. What a refusal points at is wrong, and nothing was saved."""
+    if data.reply_to is not UNSET:
+        require_fresh(request)
     tenant = await desk(request).tenants.get(slug)
     branding = await Brandings(services(request).db).set(
         tenant.id,

@@ -11,7 +11,7 @@ from admin_portal.api.documents import Download, Upload
 from admin_portal.api.formats import FormatParameter, download, wanted
 from admin_portal.api.guards import MANAGER, VIEWER, caller, require_fresh
 from admin_portal.api.payloads import MOST_SHOWN, RowFaultBody
-from admin_portal.api.tenants import REFUSED, Method, Missing, Search, Status
+from admin_portal.api.tenants import REFUSED, Bad, Method, Missing, Search, Status
 from admin_portal.desk import desk
 from app.errors import AlreadyExists, EditConflict, PayloadTooLarge
 from app.tenants.import_export import Report
@@ -86,10 +86,11 @@ async def export_tenants(
     status: Status = None,
     method: Method = None,
     contact_missing: Missing = None,
+    failing: Bad = None,
     format: FormatParameter = None,  # noqa: A002 - the parameter's name in the contract
 ) -> Stream:
     """CSV, or JSON Lines, of all that match. Viewers get contacts masked; such a file can't be imported."""
-    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing)
+    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing, failing=failing)
     form: Literal["csv", "jsonl"] = "csv" if wanted(request, format, "csv") == "csv" else "jsonl"
     who = caller(request)
     chunks = await desk(request).files.export(

@@ -82,8 +82,8 @@ def caller(request: AnyRequest) -> AdminCaller:
 
 
 def require_fresh(request: AnyRequest) -> None:
-    """Raises `Forbidden` for a person whose sign-in is too old to change contacts, admins or keys, or to make a sign-in
-    link (ASVS 7.5.3).
+    """Raises `Forbidden` for a person whose sign-in is too old for what decides who gets in: contacts and members,
+    policies, admins, keys, sign-in links (ASVS 7.5.3). What stops an attack or helps at once asks for none.
     """
     session = caller(request).session
     if session is not None and not is_fresh(session, services(request).clock()):

@@ -43,6 +43,9 @@ Search: TypeAlias = Annotated[str, QueryParameter(description="Part of a name, s
 Status: TypeAlias = Annotated[str | None, QueryParameter(description="active or suspended.")]
 Method: TypeAlias = Annotated[str | None, QueryParameter(description="email, sms, whatsapp or push.")]
 Missing: TypeAlias = Annotated[bool | None, QueryParameter(description="Whether codes have nowhere to go.")]
+Bad: TypeAlias = Annotated[
+    bool | None, QueryParameter(description="Whether a provider said that nothing can arrive at the contact.")
+]
 Cursor: TypeAlias = Annotated[str | None, QueryParameter(description="`next` or `previous` of another page.")]
 Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Entries a page.")]
 
@@ -50,6 +53,8 @@ REFUSED: Final = (InvalidRequest, InvalidToken, Forbidden, Unavailable)
 # A strong entity tag (RFC 9110, section 8.8.3). Ours is the version.
 _ETAG: Final = re.compile(r'(?P<weak>W/)?"(?P<value>[\x21\x23-\x7e]*)"')
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
+# What decides who gets in. So does lifting a suspension; to suspend is quick, for whoever has to stop an attack.
+_DANGEROUS: Final = frozenset({"email", "phone_number", "policy"})
 # No tenant is ever at it, so it matches none.
 _NO_VERSION: Final = -1
 
@@ -61,6 +66,7 @@ async def list_tenants(
     status: Status = None,
     method: Method = None,
     contact_missing: Missing = None,
+    failing: Bad = None,
     sort: Annotated[str, QueryParameter(description=f"{', '.join(SORTS)}; with a leading - the other way round.")] = (
         "name"
     ),
@@ -68,7 +74,7 @@ async def list_tenants(
     limit: Limit = 50,
 ) -> TenantPageBody:
     """In pages that stay right while tenants come and go."""
-    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing)
+    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing, failing=failing)
     page = await desk(request).tenants.list(filters, sort=sort, cursor=cursor, limit=limit)
     who = caller(request)
     return TenantPageBody([TenantBody.of(who.shown(tenant)) for tenant in page.tenants], page.next, page.previous)
@@ -83,6 +89,7 @@ async def list_tenants(
 )
 async def add_tenant(request: AnyRequest, data: JSONBody[TenantCreateRequest]) -> Response[TenantBody]:
     """The preferred method needs its contact, and a provider that is switched on."""
+    require_fresh(request)
     tenant = await desk(request).tenants.create(given(data), actor=caller(request).actor, client=client_of(request))
     return _answer(tenant, 201, {"Location": f"{request.scope['path']}/{tenant.slug}"})
 
@@ -104,7 +111,7 @@ async def change_tenant(
 ) -> Response[TenantBody]:
     """A changed contact voids open codes, ends sessions and is told to the old and the new address."""
     changes = given(data)
-    if not changes.keys().isdisjoint({"email", "phone_number"}):
+    if not changes.keys().isdisjoint(_DANGEROUS) or changes.get("status") == "active":
         require_fresh(request)
     tenant = await desk(request).tenants.update(
         slug,

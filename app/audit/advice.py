@@ -14,6 +14,7 @@ _SOMEBODY_CAME: Final = frozenset({"session.started", "code.wrong", "tenant.chan
 _SUSPICIOUS: Final = 2
 # These lie with the contact; whatever else goes wrong, a new contact won't help.
 _BAD_CONTACT: Final = frozenset({"recipient", "address", "contact-missing", "opted-out"})
+_BOUNCED: Final = frozenset({"recipient", "address"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,16 @@ def _mended(happenings: Sequence[Happening], failed: Happening) -> bool:
 
 
 def _about_failure(failed: Happening) -> Advice:
+    why = failure(failed.error_class, failed.channel)
     if failed.error_class in _BAD_CONTACT:
         contact = "email address" if failed.channel == "email" else "phone number"
-        return Advice(f"The last message bounced. Ask for a new {contact}, save it, send a test.", edit=True, test=True)
+        if failed.error_class in _BOUNCED:
+            problem = f"The {contact} bounced. Ask for a new one"
+        else:
+            problem = f"The last message got nowhere: {why}. Ask for another {contact}"
+        return Advice(f"{problem}, save it, send a test.", edit=True, test=True)
     return Advice(
-        f"The last message was not delivered: {failure(failed.error_class)}. This is not the tenant's doing: tell "
+        f"The last message was not delivered: {why}. This is not the tenant's doing: tell "
         "whoever runs this installation, and send a test once it is mended.",
         test=True,
     )

@@ -3,7 +3,7 @@
 Everything here stands in tables that hold a day, so it costs what a day's traffic costs, however long the history is.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -35,8 +35,7 @@ JOIN LATERAL (SELECT o.state, o.channel, o.error_class, o.updated_at FROM outbox
               WHERE o.tenant_id = t.id AND o.created_at > $1 AND o.kind IN ('code', 'test')
                 AND o.state IN ('sent', 'delivered', 'failed')
               ORDER BY o.created_at DESC LIMIT 1) AS newest ON newest.state = 'failed'
-WHERE $3::uuid[] IS NULL OR t.id = ANY ($3)
-ORDER BY newest.updated_at DESC LIMIT $4
+ORDER BY newest.updated_at DESC LIMIT $3
 """
 _PROVIDERS: Final = """
 SELECT provider, channel, count(*) FILTER (WHERE state = 'failed') AS failed, count(*) AS tried
@@ -108,7 +107,7 @@ class Overview:
     async def read(self, now: datetime) -> Installation:
         """The installation at `now`."""
         async with self._db.every_tenant() as connection:
-            failing = await connection.fetch(_FAILING, now - _DAY, SYSTEM_TENANT, None, _LISTED)
+            failing = await connection.fetch(_FAILING, now - _DAY, SYSTEM_TENANT, _LISTED)
             providers = await connection.fetch(_PROVIDERS, now - timedelta(hours=1), _MANY_FAILURES)
             attacks = await connection.fetch(_ATTACKS, now, _LISTED)
             alive = await connection.fetchval(_WORKERS, now - _WORKER_SILENT)
@@ -122,14 +121,3 @@ class Overview:
             int(waiting),
             (speed[0], speed[1]) if speed else None,
         )
-
-    async def failing(
-        self, now: datetime, among: Collection[UUID] | None = None, *, at_most: int = 200
-    ) -> Sequence[FailingTenant]:
-        """The tenants whose newest message of the last day was not delivered, newest first."""
-        async with self._db.every_tenant() as connection:
-            ids = None if among is None else list(among)
-            return [
-                FailingTenant(**row)
-                for row in await connection.fetch(_FAILING, now - _DAY, SYSTEM_TENANT, ids, at_most)
-            ]

@@ -74,13 +74,16 @@ def take_back(contacts: dict[str, str | None], data: Mapping[str, Any]) -> None:
             contacts[change["field"]] = change["before"]
 
 
-def failure(error_class: str | None) -> str:
+def failure(error_class: str | None, channel: str | None = None) -> str:
     """Why a provider did not take a message, in words for who knows nothing of providers."""
+    if error_class == "recipient" and channel in _BY_NUMBER:
+        return "there is no such number, or it takes no messages"
     return _FAILURES.get(error_class or "", "it was refused")
 
 
 Line: TypeAlias = tuple[Look, str, Sequence[str | None]]
 
+_BY_NUMBER: Final = frozenset({"sms", "whatsapp"})
 _FAILURES: Final = {
     "recipient": "there is no such address, or it takes no mail",
     "sender": "our sender address was refused",
@@ -163,9 +166,19 @@ def _way(happening: Happening, contact: str | None) -> str:
 def _asked(happening: Happening, contact: str | None) -> Line:
     again = happening.what == "code.resent"
     known = "a known device" if happening.data.get("known_device") else None
-    hour = f"code {happening.data['this_hour']} of this hour" if "this_hour" in happening.data else None
     text = "New code asked for; the one before is void" if again else "Code asked for"
-    return "asked", text, [_way(happening, contact), hour, known]
+    return "asked", text, [_way(happening, contact), _hour(happening.data), known]
+
+
+def _hour(data: Mapping[str, Any]) -> str | None:
+    """Which of the hour's codes it was. Events of older versions don't say out of how many."""
+    if "this_hour" not in data:
+        return None
+    return (
+        f"code {data['this_hour']} of {data['of']} this hour"
+        if "of" in data
+        else f"code {data['this_hour']} of this hour"
+    )
 
 
 def _withheld(happening: Happening, _: str | None) -> Line:
@@ -249,6 +262,7 @@ _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
     "tenant.suspended": _fixed("refused", "Suspended: nobody can sign in"),
     "tenant.resumed": _fixed("changed", "Resumed: codes are sent again"),
     "tenant.unlocked": _fixed("changed", "Unlocked: limits and wrong codes forgotten"),
+    "notice.told": lambda h, _: ("sent", "Told of the change", h.data["to"]),
     "message.tested": lambda h, contact: ("asked", "Test message asked for", [_way(h, contact), _by(h)]),
     "tenant.branded": _fixed("changed", "Look of messages changed"),
     "code.disowned": _disowned,
@@ -277,7 +291,7 @@ def _delivery(happening: Happening) -> Line:
     state = happening.what.removeprefix("delivery.")
     took = None if happening.number is None else f"after {_seconds(happening.number)}"
     notes = [happening.provider, happening.answer, took]
-    why = failure(happening.error_class)
+    why = failure(happening.error_class, happening.channel)
     match state:
         case "sent":
             taker = "the mail server" if happening.channel == "email" else "the provider"
@@ -297,7 +311,7 @@ def _delivery(happening: Happening) -> Line:
 
 
 def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds} ms" if milliseconds < _SECOND else f"{milliseconds / _SECOND:.1f} s"
+    return f"{max(milliseconds / _SECOND, 0.1):.1f} s"
 
 
 def _lead(message: str | None, words: str) -> str:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.audit.notices import gather
 from app.audit.story import Entry, Happening, take_back, tell
 from app.errors import FieldError, InvalidRequest
 from app.keys import base64url
@@ -88,7 +89,7 @@ class Timeline:
         happenings = [_happening(row) for row in rows[:limit]]
         last = happenings[-1] if len(rows) > limit else None
         following = base64url(msgspec.json.encode((last.at, last.ref))) if last else None
-        return Story(tell(happenings, known), happenings, following)
+        return Story(tell(gather(happenings), known), happenings, following)
 
 
 def _happening(row: Mapping[str, Any]) -> Happening:

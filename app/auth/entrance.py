@@ -176,26 +176,28 @@ class Entrance:
         device: KnownDevice | None,
     ) -> _RightPassword:
         now = self._clock()
-        row = await self._db.row(
-            _TRY,
-            now,
-            realm.slug,
-            self._challenges.stand_in(realm),
-            email,
-            phone,
-            self._challenges.recipient_key(realm, email or phone or ""),
-            device.device_id if device else None,
-            self._settings.otp_max_attempts,
-            self._settings.otp_hourly_limit,
-        )
-        assert row is not None  # noqa: S101 - the function always returns one row
-        if row["outcome"] == "limited":
-            raise RateLimited(
-                seconds_until(row["retry_at"], now), detail="Too many passwords were tried. Wait and try again."
+        # First, so that nobody's tries are spent on a password that isn't compared.
+        with self._passwords.place():
+            row = await self._db.row(
+                _TRY,
+                now,
+                realm.slug,
+                self._challenges.stand_in(realm),
+                email,
+                phone,
+                self._challenges.recipient_key(realm, email or phone or ""),
+                device.device_id if device else None,
+                self._settings.otp_max_attempts,
+                self._settings.otp_hourly_limit,
             )
-        stored = row["hash"]
-        if await self._passwords.matches(password, stored) and stored is not None:
-            return _RightPassword(row["tenant"], stored)
+            assert row is not None  # noqa: S101 - the function always returns one row
+            if row["outcome"] == "limited":
+                raise RateLimited(
+                    seconds_until(row["retry_at"], now), detail="Too many passwords were tried. Wait and try again."
+                )
+            stored = row["hash"]
+            if await self._passwords.matches(password, stored) and stored is not None:
+                return _RightPassword(row["tenant"], stored)
         await self._db.run(
             _FAIL,
             now,
@@ -231,6 +233,8 @@ def _check(newcomer: Newcomer, *, proven: bool) -> dict[str, str | None]:
     password = checked(check_new, newcomer.password, name, email, phone) if newcomer.password is not None else None
     if not newcomer.agrees:
         faults.append(FieldError("/consent", "Tick this box to register."))
+    elif newcomer.document is None or newcomer.document_version is None:
+        faults.append(FieldError("/consent", "Say which document, in which version, is agreed to."))
     document = checked(_check_word, newcomer.document, "/consent/document")
     version = checked(_check_word, newcomer.document_version, "/consent/version")
     if faults:

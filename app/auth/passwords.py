@@ -2,24 +2,30 @@
 
 Argon2id by its reference implementation with the parameters of RFC 9106's second recommendation (64 MiB, 3 passes, 4
 lanes). Hashing takes a core for tens of milliseconds, so it happens in threads, few at a time: a flood of guesses waits
-in line and takes neither the memory nor the event loop from anybody else.
+in line and takes neither the memory nor the event loop from anybody else. The line is short: whoever finds it full is
+told at once, and an honest person never waits for a flood to end.
 """
 
 import asyncio
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from app.errors import FieldError, InvalidRequest
+from app.errors import FieldError, InvalidRequest, Unavailable
 
 # ASVS 5.0, 6.2.1 and 6.2.9; NIST SP 800-63B-4, section 3.1.1.2.
 SHORTEST: Final = 8
 LONGEST: Final = 128
 # 64 MiB each: at most 256 MiB for passwords in a process.
 _AT_ONCE: Final = 4
+# Who waits for a turn, at most: four turns, so two seconds on two busy cores. Whoever came behind them would have given
+# up before it was theirs.
+_WAITING: Final = 4 * _AT_ONCE
 _HASHER: Final = PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=4, hash_len=32, salt_len=16)
 # At most so many characters are judged by rule, within 15 ms; 72 take seconds.
 _JUDGED: Final = 12
@@ -55,14 +61,27 @@ class Passwords:
 
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._taken = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the line. Raises `Unavailable` at once where it is full: whoever calls, and whomever they name."""
+        if self._taken >= _AT_ONCE + _WAITING:
+            raise Unavailable
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
 
     async def hash(self, password: str) -> str:
-        """What is stored of a password that `check_new` let pass."""
-        async with self._turns:
-            return await asyncio.to_thread(_HASHER.hash, password)
+        """What is stored of a password that `check_new` let pass. Raises `Unavailable` where the line is full."""
+        with self.place():
+            async with self._turns:
+                return await asyncio.to_thread(_HASHER.hash, password)
 
     async def matches(self, password: str, stored: str | None) -> bool:
-        """Whether it is the one; with nothing stored False, after as long."""
+        """Whether it is the one; with nothing stored False, after as long. The caller has a `place`."""
         async with self._turns:
             right = await asyncio.to_thread(_verify, password, stored or _NOBODYS)
         return right and stored is not None

@@ -49,6 +49,7 @@ def import_(file: BinaryIO, format_: Format | None, dry_run: bool, as_json: bool
 @click.option("--status", help="active or suspended.")
 @click.option("--method", help="email, sms, whatsapp or push.")
 @click.option("--contact-missing", is_flag=True, default=None, help="Only those no code can be sent to.")
+@click.option("--failing", is_flag=True, default=None, help="Only those whose contact a provider called bad.")
 def export(
     file: BinaryIO,
     format_: Format | None,
@@ -56,9 +57,10 @@ def export(
     status: str | None,
     method: str | None,
     contact_missing: bool | None,
+    failing: bool | None,
 ) -> None:
     """Write tenants as CSV or JSON Lines to FILE, or to stdout. What was exported can be imported again."""
-    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing)
+    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing, failing=failing)
 
     async def work(services: Services) -> None:
         chunks = await services.files.export(

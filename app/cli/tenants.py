@@ -87,6 +87,7 @@ def show(slug: str, as_json: bool) -> None:
 @click.option("--status", help="active or suspended.")
 @click.option("--method", help="email, sms, whatsapp or push.")
 @click.option("--contact-missing", is_flag=True, default=None, help="Only those no code can be sent to.")
+@click.option("--failing", is_flag=True, default=None, help="Only those whose contact a provider called bad.")
 @click.option("--sort", default="slug", show_default=True, help=f"{', '.join(SORTS)}; -{SORTS[0]} the other way round.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="Most tenants to list.")
 @_json_option
@@ -95,12 +96,13 @@ def list_(
     status: str | None,
     method: str | None,
     contact_missing: bool | None,
+    failing: bool | None,
     sort: str,
     limit: int,
     as_json: bool,
 ) -> None:
     """List tenants."""
-    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing)
+    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing, failing=failing)
     tenants, more = with_services(lambda s: _list(s, filters, sort, limit))
     if as_json:
         print_json([found.as_json() for found in tenants])

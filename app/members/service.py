@@ -22,6 +22,7 @@ from app.members.stats import SignInCounts, keep_hours, read_stats, read_stats_o
 from app.members.story import About, read_changes, read_story
 from app.settings import Settings
 from app.storage.db import Database
+from app.tenants.history import Change
 from app.tenants.rules import normalise_email, normalise_phone
 
 _GET: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND id = $2"
@@ -220,6 +221,11 @@ class Members:
                 await read_changes(connection, member.tenant_id, member.id, limit=limit),
                 await read_stats_of(connection, member.tenant_id, self._clock(), member.id),
             )
+
+    async def history(self, member: Member, *, limit: int) -> Sequence[Change]:
+        """Who changed what about a member, newest first."""
+        async with self._db.every_tenant() as connection:
+            return await read_changes(connection, member.tenant_id, member.id, limit=limit)
 
     async def export(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> dict[str, Any]:
         """All that is kept of one person, for them to read (GDPR, article 15). Audited. Raises `NotFound`."""

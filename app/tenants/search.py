@@ -1,7 +1,7 @@
 """Finding tenants: filters, order and keyset pages as one SQL statement. Builds, doesn't run."""
 
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -49,13 +49,15 @@ _KEYS: Final = {
 }
 SORTS: Final = tuple(_KEYS)
 
+_FAILING: Final = "EXISTS (SELECT FROM contact_health h WHERE h.tenant_id = tenants.id AND h.subject_id = tenants.id)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """Which tenants. `search` is looked for in name, slug, email and, if it is made of digits, the phone number.
 
     Without `contacts` it is looked for in name and slug only: whoever sees contacts masked could otherwise spell one
-    out, piece by piece.
+    out, piece by piece. `failing`: a provider said of the tenant's own contact that nothing can arrive there.
     """
 
     search: str = ""
@@ -63,15 +65,20 @@ class Filters:
     status: str | None = None
     method: str | None = None
     contact_missing: bool | None = None
+    failing: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TenantPage:
-    """Some tenants in order, and the cursors of the pages after and before; None where there is none."""
+    """Some tenants in order, and the cursors of the pages after and before; None where there is none.
+
+    `failing` are the ids of those whose contact a provider called bad.
+    """
 
     tenants: Sequence[Tenant]
     next: str | None
     previous: str | None
+    failing: Collection[UUID] = ()
 
 
 class _Cursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -85,7 +92,7 @@ class _Cursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One page's statement. Its rows are `COLUMNS` and `key`, up to one more than the page holds."""
+    """One page's statement. Its rows are `COLUMNS`, `key` and `failing`, up to one more than the page holds."""
 
     sql: str
     args: Sequence[object]
@@ -108,6 +115,7 @@ class Query:
             [Tenant.of(row) for row in kept],
             self._place(kept[-1], backwards=False) if after else None,
             self._place(kept[0], backwards=True) if before else None,
+            {row["id"] for row in kept if row["failing"]},
         )
 
     def _place(self, row: Row, *, backwards: bool) -> str:
@@ -134,8 +142,8 @@ def build(filters: Filters, *, sort: str, cursor: str | None, limit: int) -> Que
     direction = "DESC" if falling else "ASC"
     args.append(limit + 1)
     sql = (
-        f"SELECT {', '.join(COLUMNS)}, {key.sql} AS key FROM tenants WHERE {' AND '.join(where)} "
-        f"ORDER BY {key.sql} {direction}, id {direction} LIMIT ${len(args)}"
+        f"SELECT {', '.join(COLUMNS)}, {key.sql} AS key, {_FAILING} AS failing FROM tenants "
+        f"WHERE {' AND '.join(where)} ORDER BY {key.sql} {direction}, id {direction} LIMIT ${len(args)}"
     )
     return Query(sql, args, sort, limit, place)
 
@@ -166,6 +174,8 @@ def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
             "(CASE otp_delivery_method WHEN 'email' THEN email WHEN 'push' THEN '' ELSE phone_number END IS NULL) "
             f"= {str(filters.contact_missing).lower()}"
         )
+    if filters.failing is not None:
+        where.append(_FAILING if filters.failing else f"NOT {_FAILING}")
     needle = "".join(c for c in filters.search if c.isprintable()).strip().lower()[:_SEARCH_LENGTH]
     if needle:
         args.append(f"%{_literal(needle)}%")

@@ -17,8 +17,11 @@ def errors_of(refusal: GatehouseError, field: str = "code") -> dict[str, str]:
     """A refusal as sentences by field; `field` is the one that a code was typed into."""
     match refusal:
         case InvalidRequest(errors=errors) if errors:
-            # A field says one thing at a time, the first.
-            return {error.pointer.split("/")[1] if error.pointer else FORM: error.detail for error in reversed(errors)}
+            # A field says one thing at a time, the first; and the first field takes the focus.
+            said: dict[str, str] = {}
+            for error in errors:
+                said.setdefault(error.pointer.split("/")[1] if error.pointer else FORM, error.detail)
+            return said
         case InvalidCode(attempts_left=left):
             return {field: f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}  # noqa: RUF001 - a dash
         case RateLimited(detail=detail, retry_after=retry_after):

@@ -67,7 +67,7 @@ if (help) {
 }
 
 // A live part speaks only when it has something new, and never turns the page into an error. Where an answer lacks
-// the part asked for, we are signed out.
+// the part asked for, it is another page; where that is the sign-in, what was typed stays, and the other tab is for it.
 const answers = {};
 addEventListener("htmx:beforeSwap", ({ detail }) => {
   const { elt } = detail.requestConfig;
@@ -78,8 +78,27 @@ addEventListener("htmx:beforeSwap", ({ detail }) => {
   if (!stale && text.includes(`id="${part.slice(1)}"`)) return;
   detail.shouldSwap = false;
   if (stale) return;
+  const there = new URL(detail.xhr.responseURL);
+  const signIn = one("#signed-out a");
   if (detail.isError) one("#failed").hidden = false;
-  else location.assign(detail.xhr.responseURL);
+  else if (detail.requestConfig.verb === "get" || signIn?.pathname !== there.pathname) location.assign(there);
+  else {
+    signIn.href = there;
+    one("#signed-out").hidden = false;
+  }
+});
+// The page's forms belong to the sign-in that ended: before the next try they get the token of the new one.
+addEventListener("htmx:confirm", async (event) => {
+  if (one("#signed-out")?.hidden !== false || event.detail.verb === "get") return;
+  event.preventDefault();
+  try {
+    const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
+    const token = page.querySelector("[name=csrf_token]").value;
+    document.querySelectorAll("[name=csrf_token]").forEach((field) => (field.value = token));
+    event.detail.issueRequest();
+  } catch {
+    one("#failed").hidden = false;
+  }
 });
 addEventListener("htmx:sendError", ({ detail }) => (one("#failed").hidden = detail.elt.matches("[data-live]")));
 

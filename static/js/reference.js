@@ -2,20 +2,32 @@
 const wrapped = (tag, attributes) => (Original, { React }) => (props) =>
   React.createElement(tag, attributes, React.createElement(Original, props));
 
-// A select without a name.
-const named = (Original, { React }) =>
-  class extends Original {
+// Gives what has no name one: every element that `selects`, however deep it lies in what a component draws itself.
+const named = (selects, name) => (Original, { React }) => {
+  const mend = (part) => {
+    if (!React.isValidElement(part)) return part;
+    const children = React.Children.map(part.props.children, mend);
+    return React.cloneElement(part, selects(part) ? { "aria-label": name } : {}, ...(children ?? []));
+  };
+  return class extends Original {
     render() {
-      const whole = super.render();
-      const name = (part) => (part?.type === "select" ? React.cloneElement(part, { "aria-label": "Example" }) : part);
-      return React.cloneElement(whole, {}, ...React.Children.map(whole.props.children, name));
+      return mend(super.render());
     }
   };
+};
 
 const mends = {
   wrapComponents: {
     InfoContainer: wrapped("section", { "aria-label": "About this API" }),
-    AuthorizeBtnContainer: wrapped("section", { "aria-label": "Authorization" }),
+    // Its dialog is headed on the third level, below none of the second.
+    AuthorizeBtnContainer: (Original, { React }) => (props) =>
+      React.createElement(
+        "section",
+        { "aria-labelledby": "authorization" },
+        React.createElement("h2", { id: "authorization", className: "sr" }, "Authorization"),
+        React.createElement(Original, props),
+      ),
+    authorizationPopup: named((part) => part.props.className === "close-modal", "Close"),
     // There is one server, this one.
     ServersContainer: () => () => null,
     // The tags are headings of the third level, below none of the second.
@@ -28,7 +40,9 @@ const mends = {
       ),
     // A link inside the button that opens an operation.
     DeepLink: (_, { React }) => ({ text }) => React.createElement("span", {}, text),
-    ExamplesSelect: named,
+    ExamplesSelect: named((part) => part.type === "select", "Example"),
+    TextArea: (Original, { React }) => (props) =>
+      React.createElement(Original, { "aria-label": "Request body", ...props }),
   },
 };
 

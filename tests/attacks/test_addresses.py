@@ -133,3 +133,21 @@ async def test_a_device_counts_by_itself_only_where_it_is_known(
         at_home = await http.otp(tenant.slug, "request", headers=known)
     assert answers == [202] * (LIMIT - 1) + [429]
     assert at_home.status_code == 202
+
+
+async def test_a_flood_next_door_keeps_no_device_from_a_new_code(
+    settings: Settings, clock: Clock, db: Database, ring: KeyRing
+) -> None:
+    """Behind an address that has spent its limit a known device still gets its code sent again; a stranger doesn't."""
+    tenant = await add_tenant(db, clock())
+    async with serve(settings, clock, client_address=some_address(), otp_ip_hourly_limit=LIMIT) as http:
+        asked = (await http.otp(tenant.slug, "request")).json()["challenge_id"]
+        code = await current_code(db, ring, asked)
+        signed_in = await http.otp(tenant.slug, "verify", {"challenge_id": asked, "code": code})
+        known = {"X-Device-Token": signed_in.json()["device_token"]}
+        waits = {"challenge_id": (await http.otp(tenant.slug, "request", headers=known)).json()["challenge_id"]}
+        for n in range(LIMIT - 1):
+            assert (await http.otp(f"slug-{n}", "request")).status_code == 202
+        clock.forward(seconds=60)
+        assert (await http.otp(tenant.slug, "resend", waits)).json()["code"] == "rate-limited"
+        assert (await http.otp(tenant.slug, "resend", waits, headers=known)).status_code == 202

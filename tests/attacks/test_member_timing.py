@@ -18,6 +18,7 @@ from app.auth.passwords import Passwords
 from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
+from tests.people import CONSENT
 from tests.timing import LATE, Arm, assert_alike, lengths, measured
 
 _CHEAPLY: Final = """
@@ -39,7 +40,7 @@ _ASKS: Final = {"identifier": "ana@{slug}.example"}
 _OTHER: Final = {"identifier": "eve@{slug}.example"}
 _RESET: Final = {"purpose": "reset"}
 _GUESS: Final = {"password": "a window left shut"}
-_NEW: Final = {"name": "Ana", "email": "ana@{slug}.example"}
+_NEW: Final = {"name": "Ana", "email": "ana@{slug}.example", "consent": CONSENT}
 
 
 def _guess(prefix: str, member: dict[str, str] | None, body: dict[str, str] = _ASKS) -> Arm:

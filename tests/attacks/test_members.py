@@ -12,7 +12,7 @@ from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
 from tests.http import Http, serve
-from tests.people import add_member, add_tenant, count, current_code, sent_to, wrong
+from tests.people import CONSENT, add_member, add_tenant, count, current_code, sent_to, wrong
 
 EMAIL = "ana@home.example"
 PASSWORD = "a window left ajar"
@@ -49,7 +49,7 @@ async def test_parallel_codes_of_a_member(settings: Settings, clock: Clock, db: 
     await add_member(db, clock(), tenant, email=EMAIL)
     async with serve(settings, clock) as http:
         asked = await http.otp(tenant.slug, "request", {"identifier": EMAIL})
-        newcomer = {"name": "Bo", "email": "bo@home.example"}
+        newcomer = {"name": "Bo", "email": "bo@home.example", "consent": CONSENT}
         registered = await http.post(f"/api/v1/tenants/{tenant.slug}/members", newcomer)
         for challenge in (asked.json()["challenge_id"], registered.json()["challenge_id"]):
             body = {"challenge_id": challenge, "code": await current_code(db, ring, challenge)}
@@ -66,7 +66,8 @@ async def test_two_register_the_same_address(settings: Settings, clock: Clock, d
     async with serve(settings, clock) as http:
         bodies = []
         for name in ("One", "Two"):
-            asked = await http.post(f"/api/v1/tenants/{tenant.slug}/members", {"name": name, "email": EMAIL})
+            body = {"name": name, "email": EMAIL, "consent": CONSENT}
+            asked = await http.post(f"/api/v1/tenants/{tenant.slug}/members", body)
             challenge = asked.json()["challenge_id"]
             bodies.append({"challenge_id": challenge, "code": await current_code(db, ring, challenge)})
         answers = await at_once(*(http.otp(tenant.slug, "verify", body) for body in bodies))
@@ -85,14 +86,17 @@ async def test_one_quota_for_a_member(settings: Settings, clock: Clock, db: Data
     assert {a.status_code for a in answers} == {202, 429}
 
 
-async def test_200_passwords_at_once(settings: Settings, clock: Clock, db: Database) -> None:
+async def test_60_passwords_20_at_once(settings: Settings, clock: Clock, db: Database) -> None:
     """At most as many are compared as codes could be guessed at in an hour; then the right one is refused too."""
     tenant = await add_tenant(db, clock(), policy=SHOP)
     member = await add_member(db, clock(), tenant, email=EMAIL)
     async with serve(settings, clock) as http:
         await with_password(http, db, member)
         body = {"identifier": EMAIL, "password": "guess guess"}
-        answers = await at_once(*(http.otp(tenant.slug, "request", body) for _ in range(60)))
+        # As many at once as have a place in the line.
+        answers = []
+        for _ in range(3):
+            answers += await at_once(*(http.otp(tenant.slug, "request", body) for _ in range(20)))
         right = await http.otp(tenant.slug, "request", body | {"password": PASSWORD})
         clock.forward(hours=1, seconds=1)
         later = await http.otp(tenant.slug, "request", body | {"password": PASSWORD})
@@ -148,7 +152,7 @@ async def test_who_is_a_member_is_not_told(
                 same(statuses[0], status)
         path = f"/api/v1/tenants/{tenant.slug}/members"
         # Whoever asks for a password wants one of newcomers too, which shows; who has an address does not.
-        eve = {"name": "Eve", "password": "six long words nobody will guess"}
+        eve = {"name": "Eve", "password": "six long words nobody will guess", "consent": CONSENT}
         answers = [await http.post(path, eve | {"email": name}) for name in who]
         unknown = await http.post(f"/api/v1/tenants/no-{uuid4().hex}/members", eve | {"email": who[0]})
         for answer in [*answers[1:], unknown]:
@@ -162,7 +166,7 @@ async def test_an_address_is_not_squatted(settings: Settings, clock: Clock, db: 
     async with serve(settings, clock, sms_enabled=True, sms_provider=("console",)) as http:
         path = f"/api/v1/tenants/{tenant.slug}/members"
         for body in ({"name": "Eve", "email": EMAIL, "phone_number": phone}, {"name": "Ana", "phone_number": phone}):
-            asked = await http.post(path, body)
+            asked = await http.post(path, body | {"consent": CONSENT})
             challenge = asked.json()["challenge_id"]
             assert await sent_to(db, challenge) == body.get("email", phone)
             code = await current_code(db, ring, challenge)

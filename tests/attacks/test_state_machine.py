@@ -307,7 +307,8 @@ class Machine(RuleBasedStateMachine):
 
     def refused_until(self, outcome: object, moment: datetime) -> None:
         assert isinstance(outcome, RateLimited), outcome
-        assert outcome.retry_after == ceil((moment - self.now).total_seconds())
+        # At the very edge of the window a second is waited, not none.
+        assert outcome.retry_after == max(1, ceil((moment - self.now).total_seconds()))
 
     def fails(self, challenge: Challenge, outcome: object) -> None:
         """A wrong code counts while the challenge lives, and the last one ends it."""

@@ -41,13 +41,26 @@ async def test_the_whole_page_knows_what_was_saved(db: Database, site: Site, ope
 
 
 async def test_a_sign_in_that_ended_is_said(db: Database, site: Site, open_window: OpenWindow) -> None:
-    """Whoever saves after the sign-in ended reads that nothing was saved."""
+    """Whoever saves after the sign-in ended reads that nothing was saved, signs in beside it, and saves what they
+    typed.
+    """
     window = await open_window()
     await _editing(db, site, window, "details", name="Signed Out Ltd")
     await window.page.context.clear_cookies()
-    await window.page.get_by_label("Name").fill("Never Saved Ltd")
+    await window.page.get_by_label("Name").fill("Saved Later Ltd")
     await window.page.get_by_role("button", name="Save").click()
-    await expect(window.page.get_by_role("status").first).to_contain_text("was not saved")
+    way = window.page.get_by_role("status").get_by_role("link", name="Sign in in a new tab")
+    await expect(window.page.get_by_role("status").first).to_contain_text("Nothing was saved", use_inner_text=True)
+    await expect(window.page.get_by_label("Name")).to_have_value("Saved Later Ltd")
+    await window.check("admin-signed-out")
+    async with window.page.expect_popup() as opened:
+        await way.click()
+    beside = Window(await opened.value, site.url, window.faults)
+    await expect(beside.page.get_by_role("status").first).to_contain_text("was not saved")
+    await sign_in(db, site, beside)
+    await window.page.get_by_role("button", name="Save").click()
+    await expect(window.page.get_by_role("heading", level=1)).to_have_text("Saved Later Ltd")
+    await expect(way).to_be_hidden()
 
 
 async def test_what_takes_long_is_said(db: Database, site: Site, open_window: OpenWindow) -> None:

@@ -84,7 +84,9 @@ def test_what_is_looked_at_elsewhere_is_there(settings: Settings) -> None:
 
 
 async def test_the_api_reference_draws_itself(open_window: OpenWindow) -> None:
-    """From our own document, under our policy, and to the standards, also with an operation open."""
+    """From our own document, under our policy, and to the standards, also with an operation open, being tried out, and
+    with the dialog that asks for a token.
+    """
     window = await open_window()
     await window.open("/docs")
     operation = window.page.locator(".opblock-summary-control", has_text="Ask for a code").first
@@ -93,6 +95,14 @@ async def test_the_api_reference_draws_itself(open_window: OpenWindow) -> None:
     await operation.click()
     await expect(window.page.get_by_role("button", name="Try it out")).to_be_visible()
     await window.check("page-docs-operation")
+    await window.page.get_by_role("button", name="Try it out").click()
+    await expect(window.page.get_by_role("textbox", name="Request body")).to_be_visible()
+    await window.check("page-docs-try")
+    await window.page.get_by_role("button", name="Authorize", exact=True).click()
+    await expect(window.page.get_by_role("heading", name="Available authorizations")).to_be_visible()
+    await window.check("page-docs-authorize")
+    await window.page.get_by_role("button", name="Close").first.click()
+    await expect(window.page.get_by_role("heading", name="Available authorizations")).to_be_hidden()
 
 
 async def _look(path: str, address: str, everybody: list[Window]) -> bool:

@@ -112,6 +112,10 @@ async def test_lists_are_filtered_sorted_and_paged(world: World, slug: str) -> N
     assert [tenant["slug"] for tenant in back.json()["tenants"]] == [f"{slug}-2", f"{slug}-1"]
     missing = await world.viewer("GET", "/tenants", params={"search": slug, "contact_missing": "true"})
     assert [tenant["slug"] for tenant in missing.json()["tenants"]] == [f"{slug}-0"]
+    sound = await world.viewer("GET", "/tenants", params={"search": slug, "sort": "slug", "failing": "false"})
+    assert len(sound.json()["tenants"]) == 5
+    failing = await world.viewer("GET", "/tenants", params={"search": slug, "failing": "true"})
+    assert failing.json()["tenants"] == []
 
 
 async def test_whoever_read_an_older_version_is_told(world: World) -> None:

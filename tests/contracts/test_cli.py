@@ -29,7 +29,7 @@ class Shell:
     """Runs `gatehouse` with one environment, in a directory without a `.env`."""
 
     def __init__(self, environment: dict[str, str], directory: Path) -> None:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         self._environment = kept | environment
         self._directory = directory
 
@@ -132,6 +132,7 @@ def test_a_tenant_without_contact_is_pointed_out(gatehouse: Shell, slug: str) ->
     assert added.returncode == 0
     assert "Tenant contact information missing" in added.stderr
     assert gatehouse.json("tenant", "list", "--search", slug, "--contact-missing")[0]["slug"] == slug
+    assert gatehouse.json("tenant", "list", "--search", slug, "--failing") == []
 
 
 def test_a_list_says_when_it_is_cut(gatehouse: Shell, slug: str) -> None:

@@ -26,7 +26,9 @@ from tests.people import add_tenant
 async def test_all_faults_are_said_at_once(
     typed: dict[str, str], said: list[str], settings: Settings, clock: Clock, db: Database, ring: KeyRing
 ) -> None:
-    """Each stands at its field, so that nobody mends one only to be told the next."""
+    """Each stands at its field, so that nobody mends one only to be told the next; on top of all, in the fields' order,
+    and the first takes the focus.
+    """
     tenant = await add_tenant(db, clock(), policy={"registration": "open"})
     async with serve(settings, clock) as http, visitor(http) as person:
         await person.open(f"/t/{tenant.slug}/register")
@@ -34,4 +36,7 @@ async def test_all_faults_are_said_at_once(
         assert person.page.status_code == 400
         for words in said:
             assert words in person.text, words
+        assert (places := [person.text.index(words) for words in said]) == sorted(places)
+        first = person.page.text.split("autofocus")[0].rpartition('name="')[2]
+        assert first.startswith(("name", "email")), first
         assert ("Tick this box" in person.text) == ("consent" not in typed)

@@ -22,7 +22,7 @@ from tests.adminapi import admin_api
 from tests.conftest import Clock
 from tests.contracts.test_cli import Shell, environment, gatehouse, slug
 from tests.http import Http, serve
-from tests.people import SomeTenant, add_member, add_tenant, count, current_code
+from tests.people import CONSENT, SomeTenant, add_member, add_tenant, count, current_code
 
 __all__ = ["environment", "gatehouse", "slug"]
 
@@ -185,7 +185,7 @@ async def test_invited(desk: Desk) -> None:
     guest = await desk.add(email="guest@home.example", name="Guest", status="pending")
     path = f"/api/v1/tenants/{desk.tenant.slug}/members"
     for email, decoy in (("guest@home.example", False), ("other@home.example", True)):
-        asked = await desk.http.post(path, {"name": "Ana Silva", "email": email})
+        asked = await desk.http.post(path, {"name": "Ana Silva", "email": email, "consent": CONSENT})
         challenge = asked.json()["challenge_id"]
         decoys = "SELECT count(*) FROM challenges WHERE tenant_id = $1 AND decoy"
         assert await desk.count(decoys) == int(decoy)

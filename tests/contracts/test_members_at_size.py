@@ -1,7 +1,6 @@
 """A tenant with many members: lists, searches and figures read what they show, and not everything there is."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
 from tests.people import SomeTenant, add_member, add_tenant, count
+from tests.plans import plan_of
 
 _MEMBERS = """
 INSERT INTO members (tenant_id, id, name, email, phone_number, created_at, updated_at)
@@ -69,25 +69,17 @@ def members(db: Database, settings: Settings, clock: Clock) -> Members:
     return Members(db, settings, clock)
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's node and all below it."""
-    yield plan
-    for below in plan.get("Plans", ()):
-        yield from nodes(below)
-
-
-async def plan_of(db: Database, tenant: SomeTenant, sql: str, args: Sequence[object]) -> list[dict[str, Any]]:
-    """How the application's role runs a statement, node by node, with what it read."""
+async def plan_in(db: Database, tenant: SomeTenant, sql: str, args: Sequence[object]) -> list[dict[str, Any]]:
+    """How a statement runs that sees one tenant's rows."""
     async with db.tenant(tenant.id) as connection:
-        found = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", *args)
-    return list(nodes((found if isinstance(found, list) else json.loads(found))[0]["Plan"]))
+        return await plan_of(connection, sql, args)
 
 
 async def test_a_page_of_the_list_reads_its_members_off_the_index(db: Database, crowd: SomeTenant) -> None:
     """The first page and a later one read as many as they show; nothing is sorted, no table is read through."""
     for place in (None, search._show_cursor({"sort_name": "8", "id": crowd.id}, backwards=False)):
         query = search.build(crowd.id, Filters(), place, 25)
-        plan = await plan_of(db, crowd, query.sql, query.args)
+        plan = await plan_in(db, crowd, query.sql, query.args)
         assert {node.get("Index Name") for node in plan} >= {"ix_members_name", "members_pkey"}
         assert "Seq Scan" not in {node["Node Type"] for node in plan}
         read = [node for node in plan if node.get("Index Name") == "ix_members_name"]
@@ -97,7 +89,7 @@ async def test_a_page_of_the_list_reads_its_members_off_the_index(db: Database, 
 async def test_a_search_asks_once_whose_rows_it_may_see(db: Database, crowd: SomeTenant) -> None:
     """Row-level security costs a search two looks at the settings, and not two for each of the members."""
     query = search.build(crowd.id, Filters("nobody has this"), None, 25)
-    plan = await plan_of(db, crowd, query.sql, query.args)
+    plan = await plan_in(db, crowd, query.sql, query.args)
     asked = [node for node in plan if node.get("Parent Relationship") == "InitPlan"]
     assert asked
     assert all(node["Actual Loops"] <= 1 for node in asked)
@@ -120,13 +112,29 @@ async def test_figures_are_counted_once(db: Database, tenant: SomeTenant, member
         kept = await stats._kept_until(connection, tenant.id, datetime.min.replace(tzinfo=clock().tzinfo))
     since = stats._since(clock())
     args = [tenant.id, kept, clock(), list(SPANS), since]
-    events = [node for node in await plan_of(db, tenant, stats._SUM_ALL, args) if "audit_events" in str(node)]
+    events = [node for node in await plan_in(db, tenant, stats._SUM_ALL, args) if "audit_events" in str(node)]
     assert sum(node["Actual Rows"] for node in events if node.get("Relation Name", "").startswith("audit_")) < 20
 
     clock.forward(days=3)
     later = await members.stats(tenant.slug)
     assert [s.requested for s in later] == [0, 97, 649]
     assert await count(db, hours, tenant.id) == 30 * 24 - 2, "old ones are forgotten"
+
+
+async def test_the_worker_counts_ahead(db: Database, tenant: SomeTenant, members: Members, clock: Clock) -> None:
+    """A month that nobody has looked at is counted by the worker, so a look counts nothing; an hour later the next."""
+    hours = "SELECT count(*) FROM member_hours WHERE tenant_id = $1"
+    keeper = stats.Hours(db, clock)
+    await keeper.roll_up()
+    assert await count(db, hours, tenant.id) == 30 * 24 - 2
+    seen = await members.stats(tenant.slug)
+    assert [s.requested for s in seen] == [25, 169, 721]
+    assert await count(db, hours, tenant.id) == 30 * 24 - 2
+    clock.forward(hours=1)
+    await keeper.roll_up()
+    async with db.tenant(tenant.id) as connection:
+        counted = await stats._kept_until(connection, tenant.id, datetime.min.replace(tzinfo=clock().tzinfo))
+    assert counted == stats._hour_of(clock()) - stats._SETTLED
 
 
 async def test_one_members_figures_follow_their_codes(db: Database, tenant: SomeTenant, clock: Clock) -> None:

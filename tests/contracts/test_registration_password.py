@@ -12,10 +12,10 @@ from app.storage.db import Database
 from tests.conftest import Clock
 from tests.http import Http, serve
 from tests.pages import visitor
-from tests.people import add_member, add_tenant, count, current_code
+from tests.people import CONSENT, add_member, add_tenant, count, current_code
 
 EMAIL, PASSWORD = "ana@home.example", "correct horse battery"
-ANA = {"name": "Ana Silva", "email": EMAIL}
+ANA = {"name": "Ana Silva", "email": EMAIL, "consent": CONSENT}
 SHOP = {"first_factor": "password", "registration": "open"}
 WANTED = {"pointer": "/password", "detail": "This organisation asks for a password."}
 
@@ -46,6 +46,37 @@ async def test_it_is_asked_for_before_a_code_is_sent(http: Http, db: Database, c
     for slug in (tenant.slug, shut.slug, taken.slug):
         assert (await register(http, slug, password=PASSWORD)).status_code == 202
     assert await count(db, sent, [tenant.id, shut.id, taken.id]) == 3
+
+
+@pytest.mark.parametrize("consent", [None, {"document": "terms"}, {"document": " ", "version": "1"}])
+async def test_nobody_becomes_a_member_without_consent(
+    http: Http, db: Database, ring: KeyRing, clock: Clock, consent: dict[str, str] | None
+) -> None:
+    """Neither by code nor by the token of a proven address, wherever they would register; the token stays good."""
+    tenant = await add_tenant(db, clock(), policy={"registration": "open"})
+    shut = await add_tenant(db, clock())
+    for slug in (tenant.slug, shut.slug, "nobody-at-all"):
+        refused = await register(http, slug, consent=consent)
+        assert refused.status_code == 400
+        assert refused.json()["errors"][0]["pointer"].startswith("/consent")
+    challenge = (await http.otp(tenant.slug, "request", {"identifier": EMAIL})).json()["challenge_id"]
+    body = {"challenge_id": challenge, "code": await current_code(db, ring, challenge)}
+    token = (await http.otp(tenant.slug, "verify", body)).json()["registration_token"]
+    refused = await register(http, tenant.slug, registration_token=token, consent=consent)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid-request")
+    assert (await register(http, tenant.slug, registration_token=token)).status_code == 200
+    assert await count(db, "SELECT count(*) FROM consents WHERE tenant_id = $1", tenant.id) == 1
+
+
+async def test_all_that_is_wrong_with_a_registration_is_told_at_once(http: Http) -> None:
+    """Each fault at its field; and the reference says that consent is needed."""
+    body = {"name": "", "email": "ana at home", "password": "short", "consent": {"document": " ", "version": "1"}}
+    refused = await http.post("/api/v1/tenants/anybody/members", body)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid-request")
+    pointers = {error["pointer"] for error in refused.json()["errors"]}
+    assert pointers == {"/name", "/email", "/password", "/consent/document"}
+    schema = (await http.get("/docs/openapi.json")).json()["components"]["schemas"]["RegistrationRequest"]
+    assert set(schema["required"]) == {"name", "consent"}
 
 
 async def test_elsewhere_it_is_not(http: Http, db: Database, clock: Clock) -> None:
@@ -79,7 +110,7 @@ async def test_the_page_says_it_at_the_field(http: Http, db: Database, clock: Cl
     """What was typed besides is kept, and with a password the code is asked for."""
     tenant = await add_tenant(db, clock(), policy=SHOP)
     page = f"/t/{tenant.slug}/register"
-    typed = {**ANA, "consent": "yes", "document": "terms", "version": "1"}
+    typed = {"name": "Ana Silva", "email": EMAIL, "consent": "yes", "document": "terms", "version": "1"}
     async with visitor(http) as person:
         await person.open(page)
         await person.submit(page, typed)

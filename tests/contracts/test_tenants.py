@@ -63,6 +63,12 @@ def unique() -> str:
     return f"u{uuid4().hex[:10]}"
 
 
+_CALLED_BAD = """
+INSERT INTO contact_health (tenant_id, subject_id, channel, since, error_class)
+SELECT id, coalesce($2, id), 'email', now(), 'recipient' FROM tenants WHERE slug = $1
+"""
+
+
 async def add(tenants: Tenants, slug: str, **fields: object) -> Tenant:
     values = {"slug": slug, "name": "Acme", "email": f"owner@{slug}.example", **fields}
     return await tenants.create(values, actor=BY_HAND, client=SHELL)
@@ -498,12 +504,17 @@ async def test_wildcards_mean_themselves(tenants: Tenants, unique: str, search: 
     assert f"{unique}-w" in [tenant.slug for tenant in page.tenants]
 
 
-async def test_filters_narrow_a_list_and_its_count(tenants: Tenants, unique: str) -> None:
-    """Status, method and missing contact; the count agrees and stops where it is told to."""
+async def test_filters_narrow_a_list_and_its_count(tenants: Tenants, db: Database, unique: str) -> None:
+    """Status, method, missing contact, and one that providers call bad, which a member's is not; the count agrees and
+    stops where it is told to.
+    """
     await add(tenants, f"{unique}-a")
     await add(tenants, f"{unique}-b", phone_number="+447700900123", otp_delivery_method="sms")
     await add(tenants, f"{unique}-c", email=None)
     await tenants.suspend(f"{unique}-a", actor=BY_HAND, client=SHELL)
+    async with db.every_tenant() as connection:
+        await connection.execute(_CALLED_BAD, f"{unique}-a", None)
+        await connection.execute(_CALLED_BAD, f"{unique}-b", uuid4())
 
     async def found(**filters: Any) -> str:
         wanted = Filters(search=unique, **filters)
@@ -516,6 +527,12 @@ async def test_filters_narrow_a_list_and_its_count(tenants: Tenants, unique: str
     assert await found(method="sms") == "b"
     assert await found(contact_missing=True) == "c"
     assert await found(contact_missing=False, status="active") == "b"
+    assert await found(failing=True) == "a"
+    assert await found(failing=False) == "bc"
+    page = await tenants.list(Filters(search=unique))
+    assert page.failing == {tenant.id for tenant in page.tenants if tenant.slug.endswith("-a")}
+    await change(tenants, f"{unique}-a", email=f"new@{unique}.example")
+    assert await found(failing=True) == "", "a new contact starts without a past"
     assert await tenants.count(Filters(search=unique), at_most=2) == 2
     for wrong in (Filters(status="gone"), Filters(method="pigeon")):
         with pytest.raises(InvalidRequest):

@@ -100,8 +100,8 @@ async def test_somebody_else_was_first(office: Office) -> None:
     assert faults(browser.page.text) == []
     assert "Somebody else saved first" in browser.words
     assert "This is version 1" in browser.words
-    assert '<span class="value">Theirs</span>' in browser.page.text
-    assert '<span class="value">#aa0000</span>' not in browser.page.text, "both want it"
+    assert '<span class="value" dir="auto">Theirs</span>' in browser.page.text
+    assert '<span class="value" dir="auto">#aa0000</span>' not in browser.page.text, "both want it"
     assert browser.value("sender_name") == "Acme Water"
     await browser.post(page_of(tenant), {"version": browser.value("version"), **LOOK})
     assert browser.page.status_code == 303

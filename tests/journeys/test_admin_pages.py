@@ -1,5 +1,6 @@
 """An admin finds, adds and changes tenants on pages, over HTTP and without JavaScript."""
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -38,10 +39,39 @@ async def test_finding_a_tenant(office: Office) -> None:
     assert await found(f"q={mark}&status=suspended") == [f"{mark} Gas"]
     assert "Contact missing" in browser.words
     assert await found(f"q={mark}&contact=missing") == [f"{mark} Gas"]
+    async with office.db.every_tenant() as connection:
+        await connection.execute(
+            "INSERT INTO contact_health (tenant_id, subject_id, channel, since, error_class) "
+            "SELECT id, id, 'sms', $2, 'recipient' FROM tenants WHERE name = $1",
+            f"{mark} Water 1",
+            office.clock(),
+        )
+    for viewer in (browser, await office.signed_in("viewer")):
+        await viewer.get(f"/admin/tenants?q={mark}&contact=failing")
+        assert f"{mark} Water 1" in viewer.words
+        assert "1 tenant matches" in viewer.words
+        assert "Failing" in viewer.words.split("Status")[-1]
     assert await found(f"q={mark}&method=sms") == []
     assert "No tenant matches." in browser.words
     assert await found(f"q={mark}&status=odd&sort=odd&method=odd") == [f"{mark} Gas", *water]
     assert f"{mark} Water 1" in await found("q=020 7946 0001")
+
+
+async def test_a_name_keeps_its_direction_to_itself(office: Office) -> None:
+    """Written from right to left, it moves no word around it: in the list, in headings, in the way back, in fields."""
+    name = "\u05de\u05d9\u05dd 24"
+    tenant = await office.tenant(name=name)
+    browser = await office.signed_in()
+    page = f"/admin/tenants/{tenant.slug}"
+    for path, isolated in (
+        (f"/admin/tenants?q={tenant.slug}", f'<a href="{page}" dir="auto">{name}</a>'),
+        (page, f"<h1><bdi>{name}</bdi></h1>"),
+        (f"{page}/suspend", f"Suspend <bdi>{name}</bdi>?"),
+        (f"{page}/timeline", f'<a href="{page}" dir="auto">{name}</a>'),
+        (f"{page}?edit=details", f'value="{name}" dir="auto"'),
+    ):
+        await browser.get(path)
+        assert isolated in browser.page.text, path
 
 
 async def test_a_long_list_in_pages(office: Office) -> None:
@@ -255,6 +285,24 @@ async def test_two_people_change_the_same_field(office: Office) -> None:
     assert second.page.status_code == 303
     await second.get(base)
     assert "yours@acme.example" in second.words
+
+
+async def test_a_conflict_names_who_changed_the_same_fields(office: Office) -> None:
+    """Of two who saved meanwhile the page names the one whose change is in the way, with its time."""
+    tenant = await office.tenant(email="before@acme.example")
+    owner, manager, late = await office.signed_in(), await office.signed_in("manager"), await office.signed_in()
+    base = f"/admin/tenants/{tenant.slug}"
+    await late.get(f"{base}?edit=contact")
+    mine = edit(late, {"email": "yours@acme.example", "phone_number": ""})
+    await manager.get(f"{base}?edit=contact")
+    await manager.post(f"{base}/contact", edit(manager, {"email": "theirs@acme.example", "phone_number": ""}))
+    office.clock.forward(minutes=1)
+    await owner.get(f"{base}?edit=details")
+    await owner.post(f"{base}/details", edit(owner, {"name": "Renamed", "locale": "en", "timezone": "UTC"}))
+    assert owner.page.status_code == 303
+    await late.post(f"{base}/contact", mine)
+    assert late.page.status_code == 412
+    assert re.search(r"manager-\S+ saved a change", late.words)
 
 
 async def test_a_change_of_other_fields_is_no_conflict(office: Office) -> None:

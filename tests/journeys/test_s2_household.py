@@ -7,7 +7,7 @@ from tests.adminapi import admin_api
 from tests.conftest import Clock
 from tests.http import Http, serve
 from tests.pages import Visitor, visitor
-from tests.people import SomeTenant, add_member, add_tenant, count, current_code, sent_to, wrong
+from tests.people import CONSENT, SomeTenant, add_member, add_tenant, count, current_code, sent_to, wrong
 
 PHONE = "+447700900321"
 POLICY = {"registration": "open"}
@@ -41,7 +41,7 @@ async def test_from_registration_to_sign_out(settings: Settings, clock: Clock, d
                 "name": "Ana Silva",
                 "email": email.upper(),
                 "phone_number": "+44 7700 900321",
-                "consent": {"document": "terms", "version": "2026-01"},
+                "consent": CONSENT,
             },
         )
         assert asked.status_code == 202
@@ -103,7 +103,9 @@ async def test_wrong_codes_resend_and_expiry(settings: Settings, clock: Clock, d
     tenant = await utility(db, clock)
     path = f"/api/v1/tenants/{tenant.slug}/members"
     async with serve(settings, clock) as http:
-        challenge = (await http.post(path, {"name": "Bo", "email": "bo@home.example"})).json()["challenge_id"]
+        challenge = (await http.post(path, {"name": "Bo", "email": "bo@home.example", "consent": CONSENT})).json()[
+            "challenge_id"
+        ]
         first = await current_code(db, ring, challenge)
         missed = await http.otp(tenant.slug, "verify", {"challenge_id": challenge, "code": wrong(first)})
         assert (missed.status_code, missed.json()["attempts_left"]) == (401, 4)
@@ -161,8 +163,8 @@ async def test_an_existing_address_answers_like_a_new_one(settings: Settings, cl
     path = f"/api/v1/tenants/{tenant.slug}/members"
     await add_member(db, clock(), tenant, email="here@home.example")
     async with serve(settings, clock) as http:
-        taken = await http.post(path, {"name": "Eve", "email": "Here@Home.Example"})
-        free = await http.post(path, {"name": "Eve", "email": "free@home.example"})
+        taken = await http.post(path, {"name": "Eve", "email": "Here@Home.Example", "consent": CONSENT})
+        free = await http.post(path, {"name": "Eve", "email": "free@home.example", "consent": CONSENT})
     assert taken.status_code == free.status_code == 202
     assert taken.json() | {"challenge_id": ""} == free.json() | {"challenge_id": ""}
     assert len(taken.content) == len(free.content)

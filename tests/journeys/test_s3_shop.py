@@ -12,7 +12,7 @@ from app.worker import tidy
 from tests.adminapi import admin_api
 from tests.conftest import Clock
 from tests.http import Http, serve
-from tests.people import SomeTenant, add_member, add_tenant, count, current_code, sent_to
+from tests.people import CONSENT, SomeTenant, add_member, add_tenant, count, current_code, sent_to
 
 POLICY = {"registration": "open", "first_factor": "password", "remember_device_days": 30}
 PASSWORD = "a window left ajar"
@@ -33,7 +33,7 @@ async def enter(http: Http, db: Database, ring: KeyRing, slug: str, asked: httpx
 
 
 async def register(http: Http, db: Database, ring: KeyRing, slug: str) -> Any:
-    body = {"name": "Ana Silva", "email": EMAIL, "password": PASSWORD}
+    body = {"name": "Ana Silva", "email": EMAIL, "password": PASSWORD, "consent": CONSENT}
     asked = await http.post(f"/api/v1/tenants/{slug}/members", body)
     assert (asked.status_code, asked.json()["expires_in"]) == (202, 900), asked.text
     return await enter(http, db, ring, slug, asked)

@@ -9,7 +9,7 @@ from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
 from tests.http import Http, serve
-from tests.people import SomeTenant, add_tenant, count, current_code, sent_to, wrong
+from tests.people import CONSENT, SomeTenant, add_tenant, count, current_code, sent_to, wrong
 
 PHONE = "+447700900555"
 POLICY = {
@@ -118,7 +118,7 @@ async def test_registration_token_is_worth_nothing_elsewhere(
     token = (await http.otp(tenant.slug, "verify", body)).json()["registration_token"]
     assert (await http.auth("GET", "me", token)).status_code == 401
     assert (await http.auth("POST", "mfa", json={"mfa_token": token, "totp": "123456"})).status_code == 410
-    told = {"name": "Ana", "registration_token": token}
+    told = {"name": "Ana", "consent": CONSENT, "registration_token": token}
     assert (await http.post(f"/api/v1/tenants/{other.slug}/members", told)).status_code == 410
     clock.forward(minutes=15)
     assert (await http.post(f"/api/v1/tenants/{tenant.slug}/members", told)).status_code == 410

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.audit.advice import Advice, Situation, advise
+from app.audit.notices import gather
 from app.audit.story import Happening, tell
 
 NOW = datetime(2026, 3, 14, 10, 2, 40, tzinfo=UTC)
@@ -21,10 +22,10 @@ def happened(what: str, *, ago: float = 0, **fields: Any) -> Happening:
     ("happening", "look", "text", "notes"),
     [
         (
-            happened("code.requested", channel="email", data={"this_hour": 1, "known_device": True}),
+            happened("code.requested", channel="email", data={"this_hour": 1, "of": 3, "known_device": True}),
             "asked",
             "Code asked for",
-            ("goes to o***@acme.example by email", "code 1 of this hour", "a known device"),
+            ("goes to o***@acme.example by email", "code 1 of 3 this hour", "a known device"),
         ),
         (
             happened("code.resent", channel="sms", data={"this_hour": 2}),
@@ -85,7 +86,7 @@ def happened(what: str, *, ago: float = 0, **fields: Any) -> Happening:
             ),
             "sent",
             "Accepted by the mail server",
-            ("smtp", "250 queued as 4F1C", "after 412 ms"),
+            ("smtp", "250 queued as 4F1C", "after 0.4 s"),
         ),
         (
             happened("delivery.sent", kind="test", channel="sms", provider="twilio", number=1400),
@@ -98,6 +99,12 @@ def happened(what: str, *, ago: float = 0, **fields: Any) -> Happening:
             happened("delivery.failed", kind="code", channel="email", error_class="recipient"),
             "failed",
             "Not delivered: there is no such address, or it takes no mail",
+            (),
+        ),
+        (
+            happened("delivery.failed", kind="code", channel="sms", error_class="recipient"),
+            "failed",
+            "Not delivered: there is no such number, or it takes no messages",
             (),
         ),
         (
@@ -151,6 +158,42 @@ def test_each_code_goes_to_the_contact_of_its_time() -> None:
     assert story[2].notes == ("goes to old*** by email",)
 
 
+def test_who_was_told_of_a_change_stands_in_one_line() -> None:
+    """However many notices went out, by whichever channel; one that didn't get there has a line of its own."""
+
+    def notice(what: str, channel: str, **fields: Any) -> Happening:
+        return happened(f"delivery.{what}", kind="notice", channel=channel, provider="smtp", **fields)
+
+    def change(*fields: str) -> dict[str, Any]:
+        return {"changes": [{"field": field, "before": f"old {field}", "after": f"new {field}"} for field in fields]}
+
+    story = tell(
+        gather(
+            [
+                notice("failed", "sms", error_class="recipient"),
+                notice("delivered", "sms", ago=1),
+                notice("sent", "sms", ago=2),
+                happened("code.requested", ago=3),
+                notice("sent", "email", ago=4),
+                notice("sent", "email", ago=5),
+                happened("tenant.changed", ago=6, data=change("name")),
+                happened("tenant.changed", ago=7, data=change("email", "phone_number")),
+                notice("sent", "email", ago=8),
+                happened("tenant.changed", ago=9, data=change("phone_number")),
+            ]
+        ),
+        {},
+    )
+    lost, told, _, _, _, alone, _ = story
+    assert (lost.look, lost.text) == (
+        "failed",
+        "Notice of the change not delivered: there is no such number, or it takes no messages",
+    )
+    assert (told.at, told.look, told.text) == (NOW - timedelta(seconds=1), "sent", "Told of the change")
+    assert told.notes == ("1 of 2 addresses by SMS", "old email and new email by email")
+    assert alone.text == "Notice of the change: accepted by the mail server", "of a change that isn't in sight"
+
+
 SENT = happened("delivery.sent", kind="code", ago=50)
 FAILED = happened("delivery.failed", kind="code", channel="sms", error_class="recipient", ago=40)
 
@@ -161,7 +204,13 @@ FAILED = happened("delivery.failed", kind="code", channel="sms", error_class="re
         ([FAILED], Situation(suspended=True), "The tenant is suspended", (False, False)),
         ([FAILED], Situation(reachable=False), "There is no contact", (True, False)),
         ([FAILED], Situation(locked=True, next_code_at=NOW), "Too many wrong codes", (False, False)),
-        ([FAILED], Situation(), "The last message bounced. Ask for a new phone number", (True, True)),
+        ([FAILED], Situation(), "The phone number bounced. Ask for a new one", (True, True)),
+        (
+            [happened("delivery.failed", kind="code", channel="email", error_class="opted-out")],
+            Situation(),
+            "The last message got nowhere: the recipient wants no messages. Ask for another email address",
+            (True, True),
+        ),
         (
             [happened("delivery.failed", kind="test", error_class="credentials")],
             Situation(),

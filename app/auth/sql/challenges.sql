@@ -197,6 +197,7 @@ DECLARE
     v_kind    text;
     v_purpose text := p_purpose;
     v_taken   boolean := false;
+    v_hourly  integer;
 BEGIN
     SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, p_asked, p_channels);
     IF p_purpose IN ('register', 'contact') THEN
@@ -250,15 +251,14 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, v_key, coalesce(v_device.id::text, ''),
-        least(CASE WHEN v_device.id IS NULL THEN p_hourly ELSE p_device_hourly END,
-              (r.policy ->> 'hourly_limit')::integer),
+    v_hourly := least(CASE WHEN v_device.id IS NULL THEN p_hourly ELSE p_device_hourly END,
+                      (r.policy ->> 'hourly_limit')::integer);
+    SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, v_key, coalesce(v_device.id::text, ''), v_hourly,
         least(p_hourly, (r.policy ->> 'per_minute_limit')::integer));
     IF v_spent.spent_at IS NOT NULL AND p_purpose = 'contact' THEN
         -- Nor does one member have codes sent to any number of addresses.
         SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, uuid_send((p_claim ->> 'member')::uuid), 'contacts',
-            least(p_hourly, (r.policy ->> 'hourly_limit')::integer),
-            least(p_hourly, (r.policy ->> 'per_minute_limit')::integer));
+            v_hourly, least(p_hourly, (r.policy ->> 'per_minute_limit')::integer));
     END IF;
     IF v_spent.spent_at IS NULL THEN
         PERFORM fn.refuse(p_now, r.tenant, v_key, v_spent.refusal);
@@ -304,7 +304,7 @@ BEGIN
             asked_at, expires_at, asked_at, asked_at);
     PERFORM fn.write_audit(asked_at, r.tenant, CASE WHEN v_decoy THEN 'code.withheld' ELSE 'code.requested' END,
         v_kind, v_subject, p_challenge, p_client,
-        jsonb_build_object('channel', r.channel, 'this_hour', v_spent.used, 'reason', r.problem,
+        jsonb_build_object('channel', r.channel, 'this_hour', v_spent.used, 'of', v_hourly, 'reason', r.problem,
                            'known_device', v_device.id IS NOT NULL)
         || CASE v_purpose WHEN 'sign_in' THEN '{}' ELSE jsonb_build_object('purpose', v_purpose) END);
     PERFORM fn.tally(asked_at, r.tenant, v_key, 1, 0, 0);
@@ -353,6 +353,7 @@ DECLARE
     v_channel text;
     v_problem text;
     v_spent   record;
+    v_hourly  integer;
 BEGIN
     PERFORM set_config('app.tenant_slug', p_slug, true);
     SELECT * INTO t FROM tenants WHERE slug = p_slug;
@@ -390,9 +391,9 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT * INTO v_spent FROM fn.spend_quota(p_now, v_tenant, c.recipient_key, c.lane,
-        least(CASE WHEN c.device_id IS NULL THEN p_hourly ELSE p_device_hourly END,
-              (v_policy ->> 'hourly_limit')::integer),
+    v_hourly := least(CASE WHEN c.device_id IS NULL THEN p_hourly ELSE p_device_hourly END,
+                      (v_policy ->> 'hourly_limit')::integer);
+    SELECT * INTO v_spent FROM fn.spend_quota(p_now, v_tenant, c.recipient_key, c.lane, v_hourly,
         least(p_hourly, (v_policy ->> 'per_minute_limit')::integer));
     IF v_spent.spent_at IS NULL THEN
         PERFORM fn.refuse(p_now, v_tenant, c.recipient_key, v_spent.refusal);
@@ -428,7 +429,7 @@ BEGIN
     PERFORM fn.write_audit(asked_at, v_tenant,
         CASE WHEN c.decoy OR v_problem IS NOT NULL THEN 'code.withheld' ELSE 'code.resent' END,
         c.subject_kind, c.subject_id, p_challenge, p_client,
-        jsonb_build_object('channel', v_channel, 'this_hour', v_spent.used, 'reason', v_problem)
+        jsonb_build_object('channel', v_channel, 'this_hour', v_spent.used, 'of', v_hourly, 'reason', v_problem)
         || CASE c.purpose WHEN 'sign_in' THEN '{}' ELSE jsonb_build_object('purpose', c.purpose, 'again', true) END);
     PERFORM fn.tally(asked_at, v_tenant, c.recipient_key, 1, 0, 0);
     outcome := 'accepted';

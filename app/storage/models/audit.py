@@ -16,6 +16,7 @@ class AuditEvent(OfTenant, FromClient, Base):
     __tablename__ = "audit_events"
     __table_args__ = (
         Index("ix_audit_events_subject", "tenant_id", "subject_id", "at"),
+        Index("ix_audit_events_changes", "tenant_id", "at", "id", postgresql_where=text("action LIKE 'tenant.%'")),
         Index("ix_audit_events_id", "id"),
         Index("ix_audit_events_at", "at", postgresql_using="brin"),
         {"postgresql_partition_by": "RANGE (at)"},

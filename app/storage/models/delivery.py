@@ -79,6 +79,7 @@ class ContactHealth(OfTenant, Base):
     """A contact that a provider said is no good, until something arrives there or it is changed."""
 
     __tablename__ = "contact_health"
+    __table_args__ = (Index("ix_contact_health_own", "tenant_id", postgresql_where=text("subject_id = tenant_id")),)
 
     subject_id: Mapped[UUID] = mapped_column(primary_key=True)
     channel: Mapped[str] = mapped_column(primary_key=True)
