@@ -106,7 +106,7 @@ class MemberMachine(RuleBasedStateMachine):
         self.app = App.scan(await self.factors.enrol(Holder.of(session)), self.clock)
         await self.factors.confirm(session, self.app.code(), CLIENT)
         self.spare = list(await self.factors.new_backup_codes(session, CLIENT))
-        self.sends, self.tries, self.begun = [self.now], [self.now], 1
+        self.sends, self.begun = [self.now], 1
         self.last_step = step_at(self.now)
 
     @property
