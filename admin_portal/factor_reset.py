@@ -1,5 +1,6 @@
 """Resetting the second factor of a tenant or a member who lost the phone: asked before, with a young sign-in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -21,7 +22,9 @@ _WHAT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
-    """Whose second factor it is; `page` is the page about them, `who` what the text calls them."""
+    """Whose second factor it is; `page` is the page about them, `who` what the text calls them, `above` what a trail to
+    that page begins with.
+    """
 
     tenant_id: UUID
     kind: str
@@ -29,6 +32,7 @@ class _Owner:
     name: str
     who: str
     page: str
+    above: Sequence[tuple[str, str]] = ()
 
     @property
     def address(self) -> str:
@@ -72,7 +76,8 @@ async def _tenant(request: AnyRequest, slug: str) -> _Owner:
 async def _member(request: AnyRequest, slug: str, member_id: UUID) -> _Owner:
     member = await desk(request).members.get(slug, member_id)
     page = f"/admin/tenants/{slug}/members/{member.id}"
-    return _Owner(member.tenant_id, "member", member.id, member.name, "the member", page)
+    above = [(f"/admin/tenants/{slug}/members", "Members")]
+    return _Owner(member.tenant_id, "member", member.id, member.name, "the member", page, above)
 
 
 async def _ask(request: AnyRequest, owner: _Owner) -> Answer:
@@ -85,6 +90,7 @@ async def _ask(request: AnyRequest, owner: _Owner) -> Answer:
         action=owner.address,
         label="Reset the second factor",
         back=owner.page,
+        trail=[*owner.above, (owner.page, owner.name)],
     )
 
 

@@ -130,7 +130,8 @@ async def ask_to_end_all(request: AnyRequest, slug: FromPath[str], member_id: Fr
     member = await desk(request).members.get(slug, member_id)
     return await _confirm(
         request,
-        address(slug, member_id),
+        slug,
+        member,
         "sessions/end-all",
         heading=f"End all sessions of {member.name}?",
         what="They have to sign in again on every device.",
@@ -209,7 +210,8 @@ async def _suspend_page(request: AnyRequest, slug: str, member_id: UUID, refusal
     member = await desk(request).members.get(slug, member_id)
     return await _confirm(
         request,
-        address(slug, member_id),
+        slug,
+        member,
         "suspend",
         heading=f"Suspend {member.name}?",
         what="They are signed out everywhere, open codes stop working, and they stay out until somebody resumes them.",
@@ -220,8 +222,10 @@ async def _suspend_page(request: AnyRequest, slug: str, member_id: UUID, refusal
     )
 
 
-async def _confirm(request: AnyRequest, there: str, step: str, **context: Any) -> Answer:
-    context |= {"section": "tenants", "action": f"{there}/{step}", "back": there}
+async def _confirm(request: AnyRequest, slug: str, member: Member, step: str, **context: Any) -> Answer:
+    there = address(slug, member.id)
+    trail = [(base_of(slug), "Members"), (there, member.name)]
+    context |= {"section": "tenants", "action": f"{there}/{step}", "back": there, "trail": trail}
     return await show(request, "admin/confirm.html", **context)
 
 

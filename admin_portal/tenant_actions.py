@@ -107,6 +107,7 @@ async def ask_to_end_all(request: AnyRequest, slug: FromPath[str]) -> Answer:
         action=f"{_base(slug)}/sessions/end-all",
         label="End all sessions",
         back=_base(slug),
+        trail=[(_base(slug), tenant.name)],
     )
 
 
