@@ -81,6 +81,14 @@ class Switchboard:
         await self.calls.put(Line(reader, writer))
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal() -> None:
+    """A shell starts what runs in its background deaf to Ctrl-C, and children inherit that."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
 @pytest.fixture
 async def board() -> AsyncIterator[Switchboard]:
     switchboard = Switchboard()
