@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -79,8 +79,9 @@ class Accelerator:
         except (RedisError, OSError, TimeoutError) as error:
             raise AcceleratorDown from error
         finally:
+            close: Callable[[], Awaitable[None]] = subscription.aclose  # redis-py leaves it without types
             with contextlib.suppress(RedisError, OSError):
-                await subscription.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves this one untyped
+                await close()
 
     async def _call(self, operation: Callable[[], Any]) -> Any:
         if not self.available:

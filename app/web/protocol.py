@@ -3,7 +3,7 @@ answer be read.
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -36,10 +36,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._watch: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
-    # uvicorn narrows the type of asyncio's `transport` in the same way.
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client came."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", transport))
         self._watch = self.loop.call_later(PATIENCE_SECONDS, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
