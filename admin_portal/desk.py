@@ -13,7 +13,6 @@ from app.auth.admin_sessions import AdminSessions
 from app.auth.admins import Admins
 from app.auth.idempotency import Idempotency
 from app.auth.links import Links
-from app.auth.member_sessions import MemberSessions
 from app.auth.tenant_sessions import TenantSessions
 from app.auth.unlocking import Unlocking
 from app.members.service import Members
@@ -33,7 +32,6 @@ class Desk:
     members: Members
     admins: Admins
     tenant_sessions: TenantSessions
-    member_sessions: MemberSessions
     admin_sessions: AdminSessions
     unlocking: Unlocking
     links: Links
@@ -53,7 +51,6 @@ class Desk:
             members=Members(core.db, core.settings, core.clock, core.wakeup),
             admins=Admins(core.db, core.clock),
             tenant_sessions=TenantSessions(core.db, core.clock),
-            member_sessions=MemberSessions(core.db, core.clock),
             admin_sessions=AdminSessions(core.db, core.clock),
             unlocking=Unlocking(core.db, core.clock),
             links=Links(core.db, core.sessions, core.clock),

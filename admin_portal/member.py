@@ -96,7 +96,7 @@ async def page(
     own, core, admin = desk(request), services(request), signed_in(request)
     about, sessions, second_factor, standing = await asyncio.gather(
         own.members.about(member),
-        own.member_sessions.list(tenant.id, member.id),
+        own.tenant_sessions.list(tenant.id, member.id),
         core.factors.has_app(tenant.id, "member", member.id),
         own.unlocking.standing(tenant.id, member.id),
     )

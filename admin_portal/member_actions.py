@@ -118,8 +118,8 @@ async def end_session(
     """Ends one session of the member."""
     await ADMIN.form(request)
     member = await desk(request).members.get(slug, member_id)
-    await desk(request).member_sessions.end(
-        member.tenant_id, member.id, session_id, actor=signed_in(request).actor, client=visitor(request)
+    await desk(request).tenant_sessions.end(
+        member.tenant_id, session_id, member.id, actor=signed_in(request).actor, client=visitor(request)
     )
     return _back(slug, member_id, "session", "sessions")
 
@@ -144,7 +144,7 @@ async def end_all_sessions(request: AnyRequest, slug: FromPath[str], member_id: 
     """Ends all sessions of the member."""
     await ADMIN.form(request)
     member = await desk(request).members.get(slug, member_id)
-    await desk(request).member_sessions.end_all(
+    await desk(request).tenant_sessions.end_all(
         member.tenant_id, member.id, actor=signed_in(request).actor, client=visitor(request)
     )
     return _back(slug, member_id, "sessions", "sessions")

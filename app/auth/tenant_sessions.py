@@ -1,4 +1,4 @@
-"""The sessions of a tenant and its people, for the admins who look after it."""
+"""The sessions of a tenant and its people, or of one of them, for the admins who look after it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from app.storage.db import Database
 
 SHOWN_AT_MOST: Final = 50
 
-_LIST: Final = "SELECT * FROM fn.tenant_sessions($1, $2, $3)"
-_END: Final = "SELECT fn.end_tenant_sessions($1, $2, $3, $4, $5, $6) AS ended"
+_LIST: Final = "SELECT * FROM fn.tenant_sessions($1, $2, $3, $4)"
+_END: Final = "SELECT fn.end_tenant_sessions($1, $2, $3, $4, $5, $6, $7) AS ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +32,35 @@ class TenantSession:
 
 
 class TenantSessions:
-    """Lists and ends them. Every call is one statement and raises `Unavailable` when the database is away."""
+    """Lists and ends them: all, or with `member_id` only that member's.
+
+    Every call is one statement and raises `Unavailable` when the database is away.
+    """
 
     def __init__(self, db: Database, clock: Callable[[], datetime]) -> None:
         self._db = db
         self._clock = clock
 
-    async def list(self, tenant_id: UUID) -> Sequence[TenantSession]:
+    async def list(self, tenant_id: UUID, member_id: UUID | None = None) -> Sequence[TenantSession]:
         """Those in force, last used first, 50 at most."""
-        rows = await self._db.rows(_LIST, self._clock(), tenant_id, SHOWN_AT_MOST)
+        rows = await self._db.rows(_LIST, self._clock(), tenant_id, member_id, SHOWN_AT_MOST)
         return [TenantSession(**row) for row in rows]
 
-    async def end(self, tenant_id: UUID, session_id: UUID, *, actor: Actor, client: Client) -> None:
+    async def end(
+        self, tenant_id: UUID, session_id: UUID, member_id: UUID | None = None, *, actor: Actor, client: Client
+    ) -> None:
         """Ends one; within 3 seconds no process takes it any more. Raises `NotFound` for any that isn't theirs."""
-        if not await self._end(tenant_id, session_id, actor, client):
+        if not await self._end(tenant_id, member_id, session_id, actor, client):
             raise NotFound("This session has ended already.")
 
-    async def end_all(self, tenant_id: UUID, *, actor: Actor, client: Client) -> int:
+    async def end_all(self, tenant_id: UUID, member_id: UUID | None = None, *, actor: Actor, client: Client) -> int:
         """Ends all; answers how many there were."""
-        return await self._end(tenant_id, None, actor, client)
+        return await self._end(tenant_id, member_id, None, actor, client)
 
-    async def _end(self, tenant_id: UUID, only: UUID | None, actor: Actor, client: Client) -> int:
-        row = await self._db.row(_END, self._clock(), tenant_id, only, actor.kind, actor.id, client.as_json())
+    async def _end(
+        self, tenant_id: UUID, member_id: UUID | None, only: UUID | None, actor: Actor, client: Client
+    ) -> int:
+        row = await self._db.row(
+            _END, self._clock(), tenant_id, member_id, only, actor.kind, actor.id, client.as_json()
+        )
         return int(row["ended"]) if row else 0

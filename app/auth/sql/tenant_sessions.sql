@@ -1,6 +1,6 @@
--- Sessions of a tenant and its people, as the admins who look after it see and end them.
+-- Sessions of a tenant and its people, or (p_member) of one of them, as the admins who look after it see and end them.
 
-CREATE OR REPLACE FUNCTION fn.tenant_sessions(p_now timestamptz, p_tenant uuid, p_limit integer)
+CREATE OR REPLACE FUNCTION fn.tenant_sessions(p_now timestamptz, p_tenant uuid, p_member uuid, p_limit integer)
 RETURNS TABLE (id uuid, kind text, subject_kind text, subject_id uuid, device_name text, ip text, user_agent text,
                created_at timestamptz, seen_at timestamptz)
 LANGUAGE plpgsql AS $$
@@ -10,12 +10,13 @@ BEGIN
     SELECT s.id, s.kind, s.subject_kind, s.subject_id, s.device_name, host(s.ip), s.user_agent, s.created_at, s.seen_at
     FROM sessions s
     WHERE s.tenant_id = p_tenant AND s.ended_at IS NULL AND s.expires_at > p_now
+      AND (p_member IS NULL OR s.subject_kind = 'member' AND s.subject_id = p_member)
     ORDER BY s.seen_at DESC, s.id LIMIT p_limit;
 END $$;
 
--- Ends one session of a tenant, or (p_only NULL) all; each leaves an event that names who did it. Answers how many.
+-- Ends one of these sessions, or (p_only NULL) all; each leaves an event that names who did it. Answers how many.
 CREATE OR REPLACE FUNCTION fn.end_tenant_sessions(
-    p_now timestamptz, p_tenant uuid, p_only uuid, p_actor_kind text, p_actor uuid, p_client jsonb
+    p_now timestamptz, p_tenant uuid, p_member uuid, p_only uuid, p_actor_kind text, p_actor uuid, p_client jsonb
 ) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE v_ended integer;
 BEGIN
@@ -23,6 +24,7 @@ BEGIN
     WITH ended AS (
         UPDATE sessions SET ended_at = p_now, end_reason = 'ended-by-admin'
         WHERE tenant_id = p_tenant AND ended_at IS NULL AND expires_at > p_now AND (p_only IS NULL OR id = p_only)
+          AND (p_member IS NULL OR subject_kind = 'member' AND subject_id = p_member)
         RETURNING id, subject_kind, subject_id
     )
     INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, source, ip,
