@@ -40,6 +40,9 @@ const mends = {
       ),
     // A link inside the button that opens an operation.
     DeepLink: (_, { React }) => ({ text }) => React.createElement("span", {}, text),
+    // Wider than a small screen: who has no mouse scrolls it by keyboard.
+    PlainTextViewer: (_, { React }) => ({ className = "", children }) =>
+      React.createElement("pre", { className: `microlight ${className}`, tabIndex: 0 }, children),
     ExamplesSelect: named((part) => part.type === "select", "Example"),
     TextArea: (Original, { React }) => (props) =>
       React.createElement(Original, { "aria-label": "Request body", ...props }),
