@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import structlog
-
 from app import embedded, logs
 from app.cli.listening import listen
 from app.cli.stores import needs_embedded, with_stores
@@ -18,8 +16,6 @@ from app.cli.supervisor import Child, Supervisor, stop_signals_interrupt
 from app.embedded import DataDirectoryBusy, Stores
 from app.errors import GatehouseError
 from app.settings import Settings
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _READY_SECONDS: Final = 2.0
 # Puts first things into an empty database; answers with what there is to say about them.
@@ -74,19 +70,15 @@ async def _prepare(settings: Settings, seed: Seed | None) -> list[str]:
 
 
 def _supervisor(settings: Settings, stores: Stores | None, seeded: list[str]) -> Supervisor:
-    def tend() -> None:
-        for name in stores.tend() if stores else ():
-            log.warning("Embedded server ended; it was started again", server=name)
-
     return Supervisor(
         children=[
-            Child("gatehouse web", (*gatehouse_command(), "web"), essential=True),
+            Child("gatehouse web", (*gatehouse_command(), "web")),
             Child("gatehouse worker", (*gatehouse_command(), "worker")),
         ],
         environment=child_environment(settings),
         is_ready=lambda: ready(settings),
         on_ready=lambda: print(banner(settings, seeded), flush=True),
-        tend=tend,
+        tend=stores.tend if stores else lambda: None,
     )
 
 

@@ -104,7 +104,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
     """The services on open stores; a woken worker has been told when the context ends."""
     assert settings.database_url is not None  # noqa: S101 - open_stores has filled it in
     assert settings.redis_url is not None  # noqa: S101
-    db = Database(settings.database_url, size=2, application="gatehouse-cli")
+    db = Database(settings.database_url, size=2, application="gatehouse-cli", logs=False)
     accelerator = Accelerator(settings.redis_url)
     ring = KeyRing(settings.secret_keys)
     wakes: list[asyncio.Task[None]] = []

@@ -89,7 +89,9 @@ class Database:
     nothing is then half done, because a lone statement is a transaction. Which error it was is logged, once a minute.
     """
 
-    def __init__(self, url: str, *, size: int = 10, application: str = "gatehouse") -> None:
+    def __init__(self, url: str, *, size: int = 10, application: str = "gatehouse", logs: bool = True) -> None:
+        """A command, which tells what it met itself, wants no `logs`."""
+        self._logs = logs
         self._url = url
         self._size = size
         self._application = application
@@ -161,7 +163,7 @@ class Database:
             self._trouble = (found, now)
         if trouble.ends_all_connections(error):
             await self.renew_connections()
-        if now - self._told.get(found, float("-inf")) >= _TELL_SECONDS:
+        if self._logs and now - self._told.get(found, float("-inf")) >= _TELL_SECONDS:
             self._told[found] = now
             structlog.get_logger().error(
                 "The database can't do its work",
