@@ -15,6 +15,7 @@ from dotenv.parser import parse_stream
 
 from app.errors import ConfigurationError
 from app.settings import checks, foreign
+from app.settings.directory import unsafe
 from app.settings.model import Derived, Settings, Variable, variables
 from app.settings.providers import CREDENTIALS
 
@@ -128,6 +129,8 @@ def _kept_key(directory: Path) -> bytes:
     """
     path = directory / KEY_FILE
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if reason := unsafe(directory):
+        raise OSError(reason.rstrip("."))
     if not path.exists():
         draft = directory / f"{KEY_FILE}.{os.getpid()}.{secrets.token_hex(4)}"
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

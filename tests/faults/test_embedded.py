@@ -1,6 +1,7 @@
 """The embedded servers when things go wrong: killed supervisors, strangers, bad data, two at once."""
 
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -194,6 +195,29 @@ def test_everything_below_the_data_directory_is_private(data_dir: Path) -> None:
         for server in servers_of(data_dir):
             assert not any(password in " ".join(server.cmdline()) for password in passwords)
     assert not (data_dir / "runtime.json").exists()
+
+
+async def test_servers_leave_an_account_that_others_run_as(data_dir: Path) -> None:
+    """What an earlier release gave to `nobody` becomes the servers' own, data and all; a file that is somebody else's
+    does not, however it got there. Whoever isn't root has no choice.
+    """
+    own = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else "gatehouse"
+    with embedded.start(data_dir, unsafe_for_tests=True) as stores:
+        await remember(stores, "kept")
+    home = data_dir / "servers"
+    nobody = pwd.getpwnam("nobody")
+    for path in (home, *home.rglob("*")):
+        if not os.geteuid():
+            os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+    planted = data_dir.parent / "shadow"
+    planted.touch()
+    os.link(planted, home / "planted")
+    with embedded.start(data_dir, unsafe_for_tests=True) as stores:
+        assert await remembered(stores) == ["kept"]
+        users = {server.username() for server in servers_of(data_dir)}
+    assert users == {own}
+    assert {path.owner() for path in home.rglob("*") if path.name != "planted"} == {own}
+    assert planted.stat().st_uid == os.geteuid()
 
 
 def test_a_second_start_is_refused_clearly(data_dir: Path) -> None:
