@@ -57,6 +57,7 @@ _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 def main(settings: Settings) -> None:
     """The whole life of a worker process, until SIGTERM or SIGINT."""
     logs.configure(settings)
+    logs.tell_settings(settings)
     uvloop.run(run(settings))
 
 

@@ -38,9 +38,10 @@ def serve(settings: Settings) -> None:
     a store isn't named.
     """
     listener = listen(settings.host, settings.port)
+    logs.configure(settings)
+    logs.tell_settings(settings)
     config = server_config(partial(_application, _portable(settings)), settings.web_workers)
     if settings.web_workers > 1:
-        logs.configure(settings)
         Multiprocess(config, sockets=[listener]).run()
         return
     # uvicorn stops gracefully and then raises the signal again: that must not undo an orderly end.

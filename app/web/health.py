@@ -12,24 +12,16 @@ from app.errors import Unavailable
 from app.storage import trouble
 from app.storage.db import Row
 from app.storage.redis import AcceleratorDown
+from app.storage.rights import CAN_WRITE
 from app.web.services import AnyRequest, Services, services
 
 Verdict: TypeAlias = Literal["ok", "degraded", "unavailable"]
 
 # No row in `alembic_version` reads as NULL, no such table as an error: neither is migrated. Whether a sign-in could be
 # written is asked of the catalogue, so that a probe writes nothing.
-_PROBE: Final = """
-SELECT (SELECT version_num FROM alembic_version) AS revision,
-       (SELECT max(seen_at) FROM workers) AS seen,
-       current_setting('transaction_read_only')::boolean AS read_only,
-       coalesce(has_schema_privilege(to_regnamespace('fn'), 'USAGE'), true) AS calls,
-       ARRAY(SELECT lower(needed) || ' on ' || name
-             FROM (VALUES ('tenants', 'r'), ('members', 'r'), ('admins', 'r'), ('attack_modes', 'r'),
-                          ('audit_events', 'a'), ('quota', 'raw'), ('challenges', 'raw'), ('outbox', 'raw'),
-                          ('refusals', 'raw'), ('sessions', 'raw'), ('devices', 'raw')) AS wanted (name, letters)
-             CROSS JOIN (VALUES ('r', 'SELECT'), ('a', 'INSERT'), ('w', 'UPDATE')) AS rights (letter, needed)
-             WHERE strpos(letters, letter) > 0 AND NOT has_table_privilege(to_regclass('public.' || name), needed)
-             ORDER BY 1) AS lacking
+_PROBE: Final = f"""
+SELECT (SELECT version_num FROM alembic_version) AS revision, (SELECT max(seen_at) FROM workers) AS seen, writing.*
+FROM ({CAN_WRITE}) AS writing
 """
 _NOT_MIGRATED: Final = frozenset({"42P01", "3F000"})
 _WORKER_SEEN_WITHIN: Final = timedelta(seconds=30)
