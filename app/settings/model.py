@@ -72,7 +72,9 @@ class Settings:
         "What this installation is for; production refuses everything that is only convenient.",
     )
     data_dir: Path = setting(
-        parsing.directory, Path(".data"), "Where embedded servers and the development key keep their files."
+        parsing.directory,
+        Path(".data"),
+        "Where embedded servers and the development key keep their files; nobody else may write to it.",
     )
     secret_keys: tuple[bytes, ...] = setting(
         listed(lambda value: text(value).encode()),
@@ -117,7 +119,7 @@ class Settings:
         "Where browsers reach Gatehouse; links are built from it, never from the Host header.",
     )
     allowed_hosts: tuple[str, ...] = setting(
-        listed(parsing.host_pattern), (), "Host headers that are answered, separated by commas; unset: any."
+        listed(parsing.host_pattern), (), "Names in Host headers that are answered, separated by commas; unset: any."
     )
     trusted_proxies: tuple[Network, ...] = setting(
         listed(parsing.network),
@@ -221,7 +223,7 @@ class Settings:
         "twilio, sns, msg91, gupshup, vonage, console; several: tried in order.",
     )
     sms_allowed_countries: tuple[str, ...] = setting(
-        listed(parsing.region), (), "Countries SMS go to, as ISO codes separated by commas; unset: any."
+        listed(parsing.region), (), "Countries SMS go to, as ISO codes separated by commas; unset: any, and a warning."
     )
     sms_daily_cap: int = setting(whole(0, 100_000_000), 10_000, "SMS sent in a day (UTC); 0: no cap.")
     sms_minute_limit: int = setting(whole(0, 1_000_000), 600, "SMS sent in a minute, the rest waits; 0: no limit.")
