@@ -17,6 +17,7 @@ from app.web.assets import Assets
 from app.web.callbacks import callback_routes
 from app.web.docs import openapi_config
 from app.web.edge import Edge
+from app.web.forwarded import Forwarded
 from app.web.metrics import Metrics
 from app.web.problem_pages import problem_pages
 from app.web.problems import Problems
@@ -60,7 +61,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
         debug=False,
         pdb_on_exception=False,
     )
-    app.asgi_handler = Edge(app.asgi_handler, settings, metrics)
+    app.asgi_handler = Edge(app.asgi_handler, settings, metrics, Forwarded(services.accelerator))
     return app
 
 

@@ -7,6 +7,7 @@ stdout belongs to the commands' answers.
 """
 
 import logging
+import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ PLAIN_FIELDS: Final = frozenset(
     }
 )
 # fmt: on
+# Set for the processes below `gatehouse run`.
+TOLD: Final = "GATEHOUSE_SETTINGS_TOLD"
 TEXT_FIELDS: Final = frozenset({"event", "exception", "error", "detail", "reason", "url"})
 MASKED_FIELDS: Final = {"contact": mask_contact, "ip": mask_ip}
 
@@ -102,6 +105,12 @@ def configure(settings: Settings, stream: Stream = STDERR) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Its lines hold query strings; Gatehouse writes a line of its own for each request.
     logging.getLogger("uvicorn.access").disabled = True
+
+
+def tell_settings(settings: Settings) -> None:
+    """Says at the start what of the settings can't be as it was meant. Below `gatehouse run`, that has said it."""
+    for sentence in settings.warnings if TOLD not in os.environ else ():
+        structlog.get_logger().warning("A setting needs a look", detail=sentence)
 
 
 def reveal_code_in_development_log(

@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-import asyncpg
 import structlog
 import uvloop
 
@@ -32,11 +31,14 @@ from app.errors import ConfigurationError, Unavailable
 from app.keys import KeyRing
 from app.members.stats import Hours
 from app.settings import Settings
+from app.storage import trouble
 from app.storage.db import Database
 from app.storage.redis import Accelerator
 
 _HEARTBEAT: Final = "SELECT fn.heartbeat($1, $2)"
 _CONNECTIONS: Final = 8
+# No such schema, no such function in it.
+_NO_SCHEMA: Final = frozenset({"3F000", "42883"})
 _HEARTBEAT_SECONDS: Final = 5.0
 _UPKEEP_SECONDS: Final = 30.0
 _FOLLOW_UP_SECONDS: Final = 1.0
@@ -55,6 +57,7 @@ _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 def main(settings: Settings) -> None:
     """The whole life of a worker process, until SIGTERM or SIGINT."""
     logs.configure(settings)
+    logs.tell_settings(settings)
     uvloop.run(run(settings))
 
 
@@ -160,13 +163,12 @@ async def _count(database: Database, sql: str, *args: object) -> int:
 async def _require_schema(database: Database, name: str) -> None:
     try:
         await database.run(_HEARTBEAT, _now(), name)
-    except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError):
-        raise ConfigurationError(
-            ["DATABASE_URL leads to a database without our tables: run `gatehouse migrate`."]
-        ) from None
-    except Unavailable:
+    except Unavailable as error:
+        if trouble.sqlstate(error) in _NO_SCHEMA:
+            raise ConfigurationError(
+                ["DATABASE_URL leads to a database without our tables: run `gatehouse migrate`."]
+            ) from None
         # It will be back, and was migrated or not: the first claim tells.
-        return
 
 
 async def assess_attacks(database: Database, now: datetime) -> None:

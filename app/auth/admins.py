@@ -12,7 +12,7 @@ from app.audit.log import Actor, Client, record
 from app.errors import AlreadyExists, EditConflict, FieldError, Forbidden, InvalidRequest, NotFound
 from app.masking import mask_email
 from app.storage import SYSTEM_TENANT
-from app.storage.db import Database
+from app.storage.db import Database, repeatable
 from app.tenants.rules import check_name, normalise_email
 
 ROLES: Final = ("owner", "manager", "viewer")
@@ -92,6 +92,7 @@ class Admins:
         self._db = db
         self._clock = clock
 
+    @repeatable
     async def add(
         self, email: str, role: str = "viewer", name: str | None = None, *, actor: Actor, client: Client
     ) -> Admin:
@@ -139,6 +140,7 @@ class Admins:
             raise NotFound("There is no such admin.")
         return Admin(**row)
 
+    @repeatable
     async def change(
         self,
         admin_id: UUID,

@@ -12,7 +12,7 @@ from app.auth.admins import check_role
 from app.auth.tokens import token_hash
 from app.errors import FieldError, Forbidden, InvalidRequest, NotFound
 from app.storage import SYSTEM_TENANT
-from app.storage.db import Database
+from app.storage.db import Database, repeatable
 from app.tenants.rules import check_name
 
 _PREFIX: Final = "ghk"
@@ -67,6 +67,7 @@ class ApiKeys:
         self._db = db
         self._clock = clock
 
+    @repeatable
     async def create(
         self, name: str, role: str, scopes: Sequence[str] = SCOPES, *, actor: Actor, client: Client
     ) -> tuple[ApiKey, str]:
@@ -95,6 +96,7 @@ class ApiKeys:
             await self._db.run(_TOUCH, now, SYSTEM_TENANT, key_id, _TOUCH_SPAN)
         return ApiKey(key_id, row["name"], row["role"], row["scopes"], row["created_at"], row["last_used_at"], None)
 
+    @repeatable
     async def revoke(self, key_id: UUID, *, actor: Actor, client: Client) -> None:
         """The key is refused from now on. Raises `NotFound` for one that isn't there or was revoked before."""
         now = self._clock()

@@ -17,7 +17,7 @@ from app.errors import CodeExpired, FieldError, Forbidden, InvalidRequest, Inval
 from app.members import changes, effects
 from app.members.model import SELECTED, Member
 from app.settings import Settings
-from app.storage.db import Database, Row
+from app.storage.db import Database, Row, repeatable
 from app.tenants.rules import normalise_email, normalise_phone
 
 # Changing a contact or the password takes a sign-in younger than this, as changing second factors does.
@@ -136,6 +136,7 @@ class OwnAccount:
         self._wake_worker()
         return after
 
+    @repeatable
     async def set_password(self, session: LiveSession, password: str, client: Client) -> None:
         """Sets or changes the password: open codes are void, all other sessions end, devices are forgotten.
 
@@ -166,6 +167,7 @@ class OwnAccount:
             rows: Sequence[Row] = await connection.fetch(_CONSENTS, session.tenant_id, session.subject.id)
             return rows
 
+    @repeatable
     async def withdraw_consent(self, session: LiveSession, consent_id: UUID, client: Client) -> None:
         """Takes a consent back; when it was given stays known. Raises `NotFound`."""
         _check_member(session)

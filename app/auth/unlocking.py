@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from app.audit.log import Actor, Client, record
-from app.storage.db import Database
+from app.storage.db import Database, repeatable
 
 _STANDING: Final = "SELECT * FROM fn.recipient_standing($1, $2, $3)"
 _UNLOCK: Final = "SELECT fn.unlock_recipient($1, $2)"
@@ -42,6 +42,7 @@ class Unlocking:
         row = await self._db.row(_STANDING, self._clock(), tenant_id, subject_id)
         return Standing(row["sends"], row["wrong_today"], row["locked_until"]) if row else Standing()
 
+    @repeatable
     async def unlock(self, tenant_id: UUID, member_id: UUID | None = None, *, actor: Actor, client: Client) -> bool:
         """Forgets wrong codes and passwords, lock and hourly quota of a member, or of the tenant's contact; audited.
 

@@ -71,7 +71,7 @@ def prune_(before: str | None) -> None:
         await seal_once(services.db, _ring(services), now())
         url = services.settings.database_owner_url or services.settings.database_url
         assert url is not None  # noqa: S101 - with_services has filled it in
-        owner = Database(url, size=1, application="gatehouse-cli")
+        owner = Database(url, size=1, application="gatehouse-cli", logs=False)
         await owner.open()
         try:
             return await prune(owner, _ring(services), now(), month)

@@ -21,6 +21,8 @@ from app.delivery.providers import providers_for
 from app.errors import ConfigurationError, GatehouseError
 from app.settings import Settings, load
 from app.storage.migrate import functions_version, head
+from app.storage.redis import FORGOTTEN_PROXY
+from app.storage.rights import CAN_WRITE
 
 _TIMEOUT: Final = 5.0
 _POSTGRES: Final = 15
@@ -73,7 +75,9 @@ def examine() -> list[Check]:
         settings = load()
     except ConfigurationError as error:
         return [Check("settings", "failed", fault) for fault in error.faults]
-    checks = [Check("settings", "ok", f"{settings.environment}, codes by {', '.join(settings.providers)}")]
+    checks = [Check("settings", "warning", sentence) for sentence in settings.warnings] or [
+        Check("settings", "ok", f"{settings.environment}, codes by {', '.join(settings.providers)}")
+    ]
     try:
         with open_stores(settings) as filled:
             return checks + asyncio.run(_examine(filled))
@@ -83,7 +87,8 @@ def examine() -> list[Check]:
 
 async def _examine(settings: Settings) -> list[Check]:
     checks = [check async for check in _database(settings)]
-    return [*checks, await _valkey(settings), await _providers(settings), await _smtp(settings)]
+    checks += [check async for check in _valkey(settings)]
+    return [*checks, await _providers(settings), await _smtp(settings)]
 
 
 async def _database(settings: Settings) -> AsyncIterator[Check]:
@@ -106,6 +111,8 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
         else:
             yield Check("isolation", "ok", "row-level security is forced on every tenant-owned table")
         yield await _worker(connection)
+        async for check in _sign_in(connection, settings):
+            yield check
     finally:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await connection.close(timeout=_TIMEOUT)
@@ -145,6 +152,26 @@ async def _schema(connection: asyncpg.Connection) -> Check:
     return Check("schema", "ok", f"revision {revision}, functions {functions}")
 
 
+async def _sign_in(connection: asyncpg.Connection, settings: Settings) -> AsyncIterator[Check]:
+    """Whether a sign-in could be written, as readiness asks; and whether there is who DEFAULT_TENANT names."""
+    try:
+        facts = await connection.fetchrow(CAN_WRITE)
+        if facts["read_only"]:
+            yield Check("writing", "failed", "The database is read-only: a standby, or default_transaction_read_only.")
+        if lacking := [*(() if facts["calls"] else ("usage on schema fn",)), *facts["lacking"]]:
+            yield Check("rights", "failed", f"The role lacks {', '.join(lacking)}: run `gatehouse migrate`.")
+        if settings.default_tenant:
+            async with connection.transaction(readonly=True):
+                await connection.execute("SELECT set_config('app.scope', 'all', true)")
+                found = await connection.fetchval("SELECT 1 FROM tenants WHERE slug = $1", settings.default_tenant)
+            if not found:
+                detail = f"DEFAULT_TENANT is {settings.default_tenant}, and there is no such tenant."
+                yield Check("default tenant", "warning", detail)
+    except asyncpg.PostgresError as error:
+        if not isinstance(error, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):  # `schema` tells
+            yield Check("rights", "failed", f"A sign-in could not be written: {error}")
+
+
 async def _worker(connection: asyncpg.Connection) -> Check:
     try:
         seen_at = await connection.fetchval("SELECT max(seen_at) FROM workers")
@@ -158,21 +185,26 @@ async def _worker(connection: asyncpg.Connection) -> Check:
     return Check("worker", "ok", "alive")
 
 
-async def _valkey(settings: Settings) -> Check:
+async def _valkey(settings: Settings) -> AsyncIterator[Check]:
     assert settings.redis_url is not None  # noqa: S101 - open_stores has filled it in
     client = Redis.from_url(settings.redis_url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT)
     try:
         info: dict[str, Any] = await client.info("server")
+        forgotten: Any = await client.get(FORGOTTEN_PROXY)
     except (RedisError, OSError) as error:
         # Sign-in works without it, within every cap.
-        return Check("valkey", "warning", f"{_place(settings.redis_url)} can't be reached: {error}")
+        yield Check("valkey", "warning", f"{_place(settings.redis_url)} can't be reached: {error}")
+        return
     finally:
         with suppress(RedisError, OSError):
             await client.aclose()
     if version := info.get("valkey_version"):
-        return _at_least("valkey", f"Valkey {version}", _major(version), _VALKEY)
-    version = info.get("redis_version", "0")
-    return _at_least("valkey", f"Redis {version}", _major(version), _REDIS)
+        yield _at_least("valkey", f"Valkey {version}", _major(version), _VALKEY)
+    else:
+        version = info.get("redis_version", "0")
+        yield _at_least("valkey", f"Redis {version}", _major(version), _REDIS)
+    if forgotten:
+        yield Check("proxies", "warning", forgotten.decode(errors="replace"))
 
 
 async def _providers(settings: Settings) -> Check:

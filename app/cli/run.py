@@ -6,10 +6,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeAlias
-
-import structlog
 
 from app import embedded, logs
 from app.cli.listening import listen
@@ -18,8 +17,6 @@ from app.cli.supervisor import Child, Supervisor, stop_signals_interrupt
 from app.embedded import DataDirectoryBusy, Stores
 from app.errors import GatehouseError
 from app.settings import Settings
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _READY_SECONDS: Final = 2.0
 # Puts first things into an empty database; answers with what there is to say about them.
@@ -32,6 +29,7 @@ def run_everything(settings: Settings, seed: Seed | None = None) -> int:
     0 when it was asked to stop, 1 with one clear error on stderr when it can't start or can't go on.
     """
     logs.configure(settings)
+    logs.tell_settings(settings)
     with stop_signals_interrupt():
         try:
             _run(settings, seed)
@@ -57,8 +55,17 @@ def _run(settings: Settings, seed: Seed | None) -> None:
                 )
             )
             settings = with_stores(settings, stores)
+        asyncio.run(_check_providers(settings))
         seeded = asyncio.run(_prepare(settings, seed))
         asyncio.run(_supervisor(settings, stores, seeded).run())
+
+
+async def _check_providers(settings: Settings) -> None:
+    """Raises `ConfigurationError` where the worker would, again and again and where few people look."""
+    from app.delivery.providers import providers_for  # noqa: PLC0415 - as below
+
+    for provider in chain.from_iterable(providers_for(settings).values()):
+        await provider.close()
 
 
 async def _prepare(settings: Settings, seed: Seed | None) -> list[str]:
@@ -74,19 +81,15 @@ async def _prepare(settings: Settings, seed: Seed | None) -> list[str]:
 
 
 def _supervisor(settings: Settings, stores: Stores | None, seeded: list[str]) -> Supervisor:
-    def tend() -> None:
-        for name in stores.tend() if stores else ():
-            log.warning("Embedded server ended; it was started again", server=name)
-
     return Supervisor(
         children=[
-            Child("gatehouse web", (*gatehouse_command(), "web"), essential=True),
+            Child("gatehouse web", (*gatehouse_command(), "web")),
             Child("gatehouse worker", (*gatehouse_command(), "worker")),
         ],
         environment=child_environment(settings),
         is_ready=lambda: ready(settings),
         on_ready=lambda: print(banner(settings, seeded), flush=True),
-        tend=tend,
+        tend=stores.tend if stores else lambda: None,
     )
 
 
@@ -100,7 +103,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """Our environment with the stores' addresses in it. Never the owner's: nothing that answers requests needs it."""
     addresses = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     inherited = {name: value for name, value in os.environ.items() if name != "DATABASE_OWNER_URL"}
-    return inherited | {name: value for name, value in addresses.items() if value}
+    return inherited | {logs.TOLD: "1"} | {name: value for name, value in addresses.items() if value}
 
 
 async def ready(settings: Settings) -> bool:

@@ -18,10 +18,11 @@ from app.auth.sessions import Sessions
 from app.auth.unlocking import Unlocking
 from app.cli.stores import open_stores
 from app.delivery.outbox import WAKE_CHANNEL
-from app.errors import GatehouseError
+from app.errors import GatehouseError, Unavailable
 from app.keys import KeyRing
 from app.members.service import Members
 from app.settings import Settings, load
+from app.storage import trouble
 from app.storage.db import Database
 from app.storage.redis import Accelerator, AcceleratorDown
 from app.tenants.import_export import TenantFiles
@@ -33,12 +34,8 @@ T = TypeVar("T")
 OPERATOR: Final = Actor("operator")
 SHELL: Final = Client("cli")
 
-_NO_SCHEMA: Final = (
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.InvalidSchemaNameError,
-)
+# No table, column, function or schema of that name.
+_NO_SCHEMA: Final = frozenset({"42P01", "42703", "42883", "3F000"})
 
 
 class SchemaMissing(GatehouseError):
@@ -93,10 +90,13 @@ async def _work(work: Callable[[Services], Awaitable[T]], settings: Settings, *,
             await _migrate_embedded(settings, anyway=anyway)
         async with services(settings) as opened:
             return await work(opened)
-    except _NO_SCHEMA as error:
-        raise SchemaMissing from error
-    except asyncpg.PostgresError as error:
-        raise DatabaseRefused(f"The database refuses: {error}") from error
+    except (Unavailable, asyncpg.PostgresError) as error:
+        state = trouble.sqlstate(error)
+        if state in _NO_SCHEMA:
+            raise SchemaMissing from error
+        if state is None:
+            raise
+        raise DatabaseRefused(f"The database refuses: {error.__cause__ or error}") from error
 
 
 @asynccontextmanager
@@ -104,7 +104,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
     """The services on open stores; a woken worker has been told when the context ends."""
     assert settings.database_url is not None  # noqa: S101 - open_stores has filled it in
     assert settings.redis_url is not None  # noqa: S101
-    db = Database(settings.database_url, size=2, application="gatehouse-cli")
+    db = Database(settings.database_url, size=2, application="gatehouse-cli", logs=False)
     accelerator = Accelerator(settings.redis_url)
     ring = KeyRing(settings.secret_keys)
     wakes: list[asyncio.Task[None]] = []

@@ -13,33 +13,25 @@ from typing import Final
 import structlog
 
 from app.embedded.process import launch_command
-from app.errors import GatehouseError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS: Final = 0.05
-_TEND_SECONDS: Final = 1.0
+_TEND_SECONDS: Final = 0.2
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 30.0
-# A process that ends sooner than this after its start has not really started.
-_QUICK_SECONDS: Final = 5.0
-_QUICK_ENDS: Final = 3
-
-
-class ChildFailed(GatehouseError):
-    """An essential child ended again and again right after its start."""
-
-    code = "child-failed"
+# A process that ends sooner than this after its start has not really started: the pause before the next start grows.
+_HEALTHY_SECONDS: Final = 10.0
+_MOST_DOUBLINGS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process to keep running. Without an `essential` one that can't start, there is no point in going on."""
+    """A process to keep running."""
 
     name: str
     command: Sequence[str]
-    essential: bool = False
 
 
 @contextmanager
@@ -64,14 +56,16 @@ def stop_signals_interrupt() -> Iterator[None]:
 class Supervisor:
     """Starts the children, says when all is ready, starts again what ends, and stops everything in order.
 
-    On Linux the children get SIGTERM when we die ourselves. They write straight to our stdout and stderr.
+    A child that ends, or can't be started, is tried again for as long as we live, after pauses that grow up to half a
+    minute; the others don't notice. On Linux the children get SIGTERM when we die ourselves. They write straight to our
+    stdout and stderr.
     """
 
     children: Sequence[Child]
     environment: Mapping[str, str]
     is_ready: Callable[[], Awaitable[bool]]
     on_ready: Callable[[], None]
-    # Called every second, for what else has to be kept up.
+    # Called several times a second and never blocking, for what else has to be kept up.
     tend: Callable[[], None] = lambda: None
     # Seconds the children have to finish what they are doing.
     patience: float = 30.0
@@ -81,25 +75,18 @@ class Supervisor:
     _processes: dict[str, Process] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Returns when a signal asked for the end and all children have ended; the second signal ends them at once.
-
-        Raises `ChildFailed`, or what `tend` raises, then with all children ended too.
-        """
+        """Returns when a signal asked for the end and all children have ended; the second signal ends them at once."""
         with self._listening():
             tasks = [asyncio.create_task(self._keep(child)) for child in self.children]
             tasks += [asyncio.create_task(self._tend()), asyncio.create_task(self._announce())]
-            stopped = asyncio.create_task(self._stop.wait())
             try:
-                await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                await self._stop.wait()
             finally:
                 # This ends the keeping, not the processes.
-                for task in (stopped, *tasks):
+                for task in tasks:
                     task.cancel()
-                outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await self._end_children()
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -119,37 +106,42 @@ class Supervisor:
                 signal.signal(number, before[number])
 
     async def _keep(self, child: Child) -> None:
-        quick_ends = 0
+        failures = 0
         while True:
             began = time.monotonic()
-            process = self._processes[child.name] = await asyncio.create_subprocess_exec(
-                *launch_command(child.command, on_parent_death=signal.SIGTERM),
-                env=self.environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for us, and what a child starts can be ended with it
-            )
-            status = await process.wait()
-            _kill_group(process)
-            quick_ends = quick_ends + 1 if time.monotonic() - began < _QUICK_SECONDS else 0
-            if child.essential and quick_ends >= _QUICK_ENDS:
-                raise ChildFailed(
-                    f"{child.name} ended {_QUICK_ENDS} times within seconds of its start, the last time with "
-                    f"{_told(status)}. The reason is above."
-                )
-            delay = min(_LONGEST_DELAY, self.first_delay * 2**quick_ends)
-            log.warning("Process ended; it is started again", process=child.name, reason=_told(status), seconds=delay)
+            try:
+                reason = _told(await self._run(child))
+            except (OSError, MemoryError) as error:  # no memory, no process to be had, an upgrade under way
+                reason = f"it can't be started: {error}"
+            failures = failures + 1 if time.monotonic() - began < _HEALTHY_SECONDS else 0
+            delay = min(_LONGEST_DELAY, self.first_delay * 2 ** min(failures, _MOST_DOUBLINGS))
+            log.warning("Process ended; it is started again", process=child.name, reason=reason, seconds=delay)
             await asyncio.sleep(delay)
+
+    async def _run(self, child: Child) -> int:
+        process = self._processes[child.name] = await asyncio.create_subprocess_exec(
+            *launch_command(child.command, on_parent_death=signal.SIGTERM),
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us, and what a child starts can be ended with it
+        )
+        status = await process.wait()
+        _kill_group(process)
+        return status
 
     async def _announce(self) -> None:
         while not await self.is_ready():  # noqa: ASYNC110 - another process gets ready; nothing here could be set
             await asyncio.sleep(_POLL_SECONDS)
-        self.on_ready()
-        await asyncio.Event().wait()  # like the other tasks it ends by being cancelled
+        with suppress(OSError):  # nobody reads our output any more
+            self.on_ready()
 
     async def _tend(self) -> None:
         while True:
             await asyncio.sleep(_TEND_SECONDS)
-            self.tend()
+            try:
+                self.tend()
+            except Exception:
+                log.exception("Looking after the embedded servers failed")
 
     async def _end_children(self) -> None:
         alive = [process for process in self._processes.values() if process.returncode is None]

@@ -4,6 +4,7 @@ from app.cli import lean  # noqa: F401 - first of all imports
 
 # isort: split
 import gc
+import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from app import logs
 from app.asgi import create_app
 from app.cli.listening import listen
+from app.embedded.process import end_with_parent
 from app.settings import Settings
 from app.web.protocol import GuardedProtocol
 
@@ -36,9 +38,10 @@ def serve(settings: Settings) -> None:
     a store isn't named.
     """
     listener = listen(settings.host, settings.port)
+    logs.configure(settings)
+    logs.tell_settings(settings)
     config = server_config(partial(_application, _portable(settings)), settings.web_workers)
     if settings.web_workers > 1:
-        logs.configure(settings)
         Multiprocess(config, sockets=[listener]).run()
         return
     # uvicorn stops gracefully and then raises the signal again: that must not undo an orderly end.
@@ -79,6 +82,8 @@ def _portable(settings: Settings) -> dict[str, Any]:
 
 def _application(values: dict[str, Any]) -> Litestar:
     """Made in each web process by itself."""
+    if multiprocessing.parent_process() is not None:
+        end_with_parent()  # or they would keep the port of a killed `gatehouse web`
     settings = Settings(**values)
     logs.configure(settings)
     app = create_app(settings)

@@ -21,7 +21,7 @@ from app.delivery import colour, logo
 from app.delivery.brand_rules import check_branding
 from app.errors import EditConflict, TenantNotFound, Unavailable
 from app.masking import mask_email
-from app.storage.db import Database, Row
+from app.storage.db import Database, Row, repeatable
 
 BRASS: Final = "#76530c"
 _BRASS_AT_NIGHT: Final = "#dcb45c"
@@ -107,6 +107,7 @@ class Brandings:
         row = await self._db.row(_MANY, [tenant_id])
         return _branding(row) if row else PLAIN
 
+    @repeatable
     async def set(
         self,
         tenant_id: UUID,

@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from app.embedded.account import Account, server_account, state_dir
+from app.embedded.account import Account, leave_shared_account, server_account, state_dir
 from app.embedded.errors import DataDirectoryUnusable
+from app.settings.directory import unsafe
 
 # sun_path holds 104 bytes on macOS and 108 on Linux, a NUL among them.
 _SOCKET_PATH_LIMIT: Final = 103
@@ -49,11 +50,8 @@ def prepare_data_dir(path: Path) -> Path:
     data_dir = Path(os.path.realpath(path))
     with told_plainly(data_dir):
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if data_dir.stat().st_mode & 0o002:
-            raise DataDirectoryUnusable(
-                f"The data directory {data_dir} can be changed by every user of this machine. "
-                f"Forbid it (chmod o-w {data_dir}), or set DATA_DIR to another directory."
-            )
+        if reason := unsafe(path) or unsafe(data_dir):
+            raise DataDirectoryUnusable(f"The data directory {reason}")
         if not os.access(data_dir, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied", str(data_dir))
     return data_dir
@@ -73,6 +71,7 @@ def prepare_servers_dir(data_dir: Path) -> tuple[Path, Account | None]:
                 "start with an empty database."
             )
         if servers.is_dir():
+            leave_shared_account(servers, data_dir)
             return servers, server_account(servers)
         account = server_account(data_dir)
         # The servers' user may pass through to what is its own; a directory with other things in it stays as it is.

@@ -14,6 +14,7 @@ from app.embedded.errors import DataDirectoryUnusable, StoreFailed
 from app.embedded.files import make_private_dir, write_private
 from app.embedded.process import Server, Steps, end_strays, launch_command, server_environment
 
+POSTGRES: Final = "PostgreSQL"
 DATABASE: Final = "gatehouse"
 OWNER_ROLE: Final = "gatehouse_owner"
 APP_ROLE: Final = "gatehouse_app"
@@ -157,12 +158,12 @@ class Postgres:
     def server(self) -> Server:
         """The server, not yet started."""
         return Server(
-            name="PostgreSQL",
+            name=POSTGRES,
             argv=[str(self.binaries.postgres), "-D", str(self.cluster)],
             account=self.account,
             is_ready=self._is_ready,
             end=END,
-            environment=self._environment(),
+            environment=self._environment,
             # Its last processes go a moment after a killed postmaster; until then it rightly refuses to start.
             not_yet="is still in use",
         )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final, Self
 
 import msgspec
+import structlog
 
 from app.embedded.binaries import binaries_for
-from app.embedded.errors import DataDirectoryBusy
+from app.embedded.errors import DataDirectoryBusy, StoreFailed
 from app.embedded.files import (
     prepare_data_dir,
     prepare_servers_dir,
@@ -21,9 +22,11 @@ from app.embedded.files import (
     write_private,
 )
 from app.embedded.locks import Lock
-from app.embedded.postgres import APP_ROLE, OWNER_ROLE, Postgres
+from app.embedded.postgres import APP_ROLE, OWNER_ROLE, POSTGRES, Postgres
 from app.embedded.process import Server
 from app.embedded.valkey import Valkey
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _POLL_SECONDS: Final = 0.05
 
@@ -60,14 +63,11 @@ class Stores:
     _release: Callable[[float], None] | None = field(repr=False)
     _servers: Sequence[Server] = field(default=(), repr=False)
 
-    def tend(self) -> list[str]:
-        """Starts again what died; answers with the names. Raises `StoreFailed` when a server doesn't come back."""
-        fallen = [server for server in self._servers if not server.alive()]
-        for server in fallen:
-            server.launch()
-        for server in fallen:
-            server.await_ready()
-        return [server.name for server in fallen]
+    def tend(self) -> None:
+        """Starts again what died, for ever and without waiting: call it several times a second, in the main thread."""
+        now = time.monotonic()
+        for server in self._servers:
+            server.tend(now)
 
     def stop(self, *, wait_for_users: float = 0) -> None:
         """Stops the servers if we started them, else only lets go of them. May be called twice.
@@ -125,7 +125,13 @@ def start(data_dir: Path, *, postgres: bool = True, valkey: bool = True, unsafe_
             database.configure()
             servers.append(_launch(database.server(), undo))
         for server in servers:
-            server.await_ready()
+            try:
+                server.await_ready()
+            except StoreFailed as error:
+                if server.name == POSTGRES:
+                    raise
+                # What may be lost never takes down what must last. It is tried on.
+                log.warning("Going on without an embedded server", server=server.name, reason=error.detail)
         pids = {server.name: server.pid for server in servers}
         record = _Runtime(lock.holder() or 0, pids, database_url, owner_url, redis_url)
         write_private(runtime, msgspec.json.encode(record))

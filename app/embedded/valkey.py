@@ -11,6 +11,8 @@ from app.embedded.binaries import Binaries
 from app.embedded.files import make_private_dir, write_private
 from app.embedded.process import Server, Steps, end_strays
 
+# It has nothing to recover. Who waits longer goes on without it.
+_START_SECONDS: Final = 10.0
 END: Final[Steps] = ((signal.SIGTERM, 5), (signal.SIGKILL, 5))
 
 # When memory runs out the counters nobody has touched for longest go: whoever is being counted stays counted.
@@ -72,6 +74,7 @@ class Valkey:
             account=self.account,
             is_ready=self._is_ready,
             end=END,
+            patience=_START_SECONDS,
         )
 
     def _is_ready(self, _: int) -> bool:

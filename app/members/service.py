@@ -21,7 +21,7 @@ from app.members.search import MAX_LIMIT, Filters, MemberPage
 from app.members.stats import SignInCounts, keep_hours, read_stats, read_stats_of
 from app.members.story import About, read_changes, read_story
 from app.settings import Settings
-from app.storage.db import Database
+from app.storage.db import Database, repeatable
 from app.tenants.history import Change
 from app.tenants.rules import normalise_email, normalise_phone
 
@@ -56,6 +56,7 @@ class Members:
         self._wake_worker = wake_worker
         self._channels = frozenset(settings.providers)
 
+    @repeatable
     async def create(self, slug: str, values: Mapping[str, object], *, actor: Actor, client: Client) -> Member:
         """Adds a member; `name` is required, and `email` or `phone_number`. `pending` invites: they register first, and
         are told where to, unless registration is closed.
@@ -94,6 +95,7 @@ class Members:
             stored = _as_stored(contact, home.region)
             return _found(await home.connection.fetchrow(BY_CONTACT, home.tenant_id, stored))
 
+    @repeatable
     async def update(
         self,
         slug: str,
@@ -122,6 +124,7 @@ class Members:
         self._wake_worker()
         return after
 
+    @repeatable
     async def import_(self, slug: str, body: bytes, *, dry_run: bool, actor: Actor, client: Client) -> Report:
         """Adds and changes members from a CSV, all of them or, with a fault or as a `dry_run`, none.
 
@@ -140,6 +143,7 @@ class Members:
         self._wake_worker()
         return replace(report, applied=True)
 
+    @repeatable
     async def switch_codes(
         self,
         slug: str,
@@ -227,6 +231,7 @@ class Members:
         async with self._db.every_tenant() as connection:
             return await read_changes(connection, member.tenant_id, member.id, limit=limit)
 
+    @repeatable
     async def export(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> dict[str, Any]:
         """All that is kept of one person, for them to read (GDPR, article 15). Audited. Raises `NotFound`."""
         now = self._clock()
@@ -235,6 +240,7 @@ class Members:
             await changes.log(home.connection, now, member, "member.exported", actor, client)
             return await personal.read(home.connection, member)
 
+    @repeatable
     async def erase(
         self, slug: str, member_id: UUID, *, expected_version: int | None = None, actor: Actor, client: Client
     ) -> None:

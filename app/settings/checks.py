@@ -6,7 +6,10 @@ from typing import Final
 from app.settings import parsing
 from app.settings.model import MOST_CODES_AN_HOUR, Settings
 from app.settings.providers import REQUIRED
+from app.settings.warnings import too_short
 
+_SSL_PORT: Final = 465
+_STARTTLS_PORTS: Final = frozenset({25, 587})
 _KEY_BYTES: Final = 32
 _DISTINCT_BYTES: Final = 10
 _TOKEN_CHARACTERS: Final = 32
@@ -25,6 +28,7 @@ MAKE_A_KEY: Final = "make one with: python -c 'import secrets; print(secrets.tok
 def faults(settings: Settings) -> Iterator[str]:
     """One sentence for each contradiction, the setting's name first."""
     yield from _smtp(settings)
+    yield from _smtp_port(settings)
     yield from _dkim(settings)
     yield from _credentials(settings)
     if settings.production:
@@ -42,6 +46,19 @@ def _smtp(settings: Settings) -> Iterator[str]:
         yield "SMTP_PASSWORD is missing: SMTP_USERNAME is set."
     if settings.smtp_password and not settings.smtp_username:
         yield "SMTP_USERNAME is missing: SMTP_PASSWORD is set."
+
+
+def _smtp_port(settings: Settings) -> Iterator[str]:
+    """Either way round the two would wait for each other to speak first, until a timeout."""
+    if not settings.smtp_enabled or (settings.smtp_use_tls and settings.smtp_use_ssl):
+        return
+    if settings.smtp_port == _SSL_PORT and not settings.smtp_use_ssl:
+        yield f"SMTP_PORT is {_SSL_PORT}, where TLS comes with the first byte: set SMTP_USE_SSL=true, or SMTP_PORT=587."
+    if settings.smtp_port in _STARTTLS_PORTS and settings.smtp_use_ssl:
+        yield (
+            f"SMTP_PORT is {settings.smtp_port}, where TLS begins with STARTTLS: set SMTP_USE_TLS=true in place of "
+            f"SMTP_USE_SSL, or SMTP_PORT={_SSL_PORT}."
+        )
 
 
 def _dkim(settings: Settings) -> Iterator[str]:
@@ -73,6 +90,7 @@ def _credentials(settings: Settings) -> Iterator[str]:
 
 def _production(settings: Settings) -> Iterator[str]:
     yield from _keys(settings)
+    yield from too_short(settings)
     if not settings.public_url:
         yield "PUBLIC_URL is missing: production needs the URL that browsers use."
     elif not (settings.public_url.startswith("https://") or parsing.is_local(settings.public_url)):

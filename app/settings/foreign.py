@@ -1,6 +1,7 @@
 """Names that other systems give to our settings, so that none is silently ignored."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from typing import Final
 
 _NAMES: Final = {
@@ -41,6 +42,7 @@ _NAMES: Final = {
     "AWS_REGION": "AWS_REGION_NAME",
 }
 _RIGHT_NAME: Final = {foreign: ours for ours, names in _NAMES.items() for foreign in names.split()}
+_SHORTEST_MISSPELT: Final = 8
 _GENERIC_SMS: Final = frozenset({"SMS_API_KEY", "SMS_API_SECRET", "SMS_API_URL", "SMS_SENDER_ID", "SMS_FROM"})
 
 
@@ -70,3 +72,42 @@ def faults(environ: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
         for name, value in sorted(environ.items())
         if value and not value.startswith("tcp://") and (found := answer(name)) and found[0] not in given
     ]
+
+
+def misspelt(environ: Mapping[str, str], given: Mapping[str, str], known: Collection[str]) -> list[str]:
+    """Names in the process environment that are ours but for a slip, an extra prefix or their case.
+
+    As with foreign names, where the right one is given the other may be a neighbour's.
+    """
+    found = []
+    for name, value in sorted(environ.items()):
+        if not value or name in known or value.startswith("tcp://") or answer(name):
+            continue
+        meant = _meant(name, known)
+        if meant and meant not in given:
+            found.append(f"{name} is not a setting of Gatehouse: did you mean {meant}?")
+    return found
+
+
+def _meant(name: str, known: Collection[str]) -> str | None:
+    upper = name.upper()
+    bare = upper.removeprefix("GATEHOUSE_")
+    if bare in known and "_" in name:
+        return bare
+    # Short names are near to many others: HOST and HOME, PORT and POST.
+    if len(name) < _SHORTEST_MISSPELT or "_" not in name:
+        return None
+    return next(
+        (ours for ours in difflib.get_close_matches(upper, known, n=3, cutoff=0.8) if _one_slip(upper, ours)), None
+    )
+
+
+def _one_slip(typed: str, meant: str) -> bool:
+    """Whether one letter was left out, added, changed or swapped with its neighbour."""
+    if len(typed) > len(meant):
+        typed, meant = meant, typed
+    start = next((n for n, (a, b) in enumerate(zip(typed, meant, strict=False)) if a != b), len(typed))
+    if len(typed) < len(meant):
+        return typed[start:] == meant[start + 1 :]
+    swapped = typed[start : start + 2] == meant[start : start + 2][::-1] and typed[start + 2 :] == meant[start + 2 :]
+    return typed[start + 1 :] == meant[start + 1 :] or swapped

@@ -72,7 +72,9 @@ class Settings:
         "What this installation is for; production refuses everything that is only convenient.",
     )
     data_dir: Path = setting(
-        parsing.directory, Path(".data"), "Where embedded servers and the development key keep their files."
+        parsing.directory,
+        Path(".data"),
+        "Where embedded servers and the development key keep their files; nobody else may write to it.",
     )
     secret_keys: tuple[bytes, ...] = setting(
         listed(lambda value: text(value).encode()),
@@ -105,7 +107,7 @@ class Settings:
         _REDIS, None, "Redis 7, Valkey 8 or later; unset: one is started for you.", secret=True
     )
 
-    host: str = setting(text, "127.0.0.1", "Address to listen on.")
+    host: str = setting(parsing.listen_host, "127.0.0.1", "Address to listen on.")
     port: int = setting(whole(1, 65_535), 8000, "Port to listen on.")
     web_workers: int = setting(whole(1, 256), 1, "Number of web processes.")
     public_url: str = setting(
@@ -117,7 +119,7 @@ class Settings:
         "Where browsers reach Gatehouse; links are built from it, never from the Host header.",
     )
     allowed_hosts: tuple[str, ...] = setting(
-        listed(text), (), "Host headers that are answered, separated by commas; unset: any."
+        listed(parsing.host_pattern), (), "Names in Host headers that are answered, separated by commas; unset: any."
     )
     trusted_proxies: tuple[Network, ...] = setting(
         listed(parsing.network),
@@ -132,7 +134,7 @@ class Settings:
     return_urls: tuple[str, ...] = setting(
         listed(parsing.return_url), (), "URLs a browser may be sent to after sign-in, separated by commas."
     )
-    default_tenant: str | None = setting(text, None, "Slug of the tenant that /login takes when it names none.")
+    default_tenant: str | None = setting(parsing.slug, None, "Slug of the tenant that /login takes when it names none.")
 
     log_level: LogLevel = setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "Least level that is logged.")
     log_format: LogFormat = setting(
@@ -183,7 +185,7 @@ class Settings:
     )
 
     smtp_enabled: bool = setting(boolean, False, "Send email over SMTP; when off, development shows codes in its log.")
-    smtp_host: str | None = setting(text, None, "Name or address of the SMTP server.")
+    smtp_host: str | None = setting(parsing.server_host, None, "Name or address of the SMTP server.")
     smtp_use_ssl: bool = setting(boolean, False, "TLS from the first byte (port 465).")
     smtp_use_tls: bool = setting(
         boolean,
@@ -221,7 +223,7 @@ class Settings:
         "twilio, sns, msg91, gupshup, vonage, console; several: tried in order.",
     )
     sms_allowed_countries: tuple[str, ...] = setting(
-        listed(parsing.region), (), "Countries SMS go to, as ISO codes separated by commas; unset: any."
+        listed(parsing.region), (), "Countries SMS go to, as ISO codes separated by commas; unset: any, and a warning."
     )
     sms_daily_cap: int = setting(whole(0, 100_000_000), 10_000, "SMS sent in a day (UTC); 0: no cap.")
     sms_minute_limit: int = setting(whole(0, 1_000_000), 600, "SMS sent in a minute, the rest waits; 0: no limit.")
@@ -254,6 +256,9 @@ class Settings:
     fallback_after_seconds: int = setting(
         whole(5, 300), 30, "Seconds without a sign of delivery until the next channel is tried."
     )
+
+    # What can't be as it was meant, but is no reason not to start (app.settings.warnings): one sentence each.
+    warnings: tuple[str, ...] = field(default=(), repr=False)
 
     # What the providers need, by the variable's name (see app.settings.providers); those unset are absent.
     credentials: Mapping[str, str] = field(repr=False, hash=False)

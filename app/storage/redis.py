@@ -13,6 +13,8 @@ from redis.exceptions import RedisError
 
 # Sign-in never waits longer than this for the accelerator (architecture.md, "Two stores").
 _TIMEOUT: Final = 0.05
+# What web processes leave for `gatehouse doctor`: a proxy that TRUSTED_PROXIES doesn't name.
+FORGOTTEN_PROXY: Final = "gatehouse:forgotten-proxy"
 # After a failure calls are skipped for so long; then one call probes.
 _BREAK_SECONDS: Final = 1.0
 

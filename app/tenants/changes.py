@@ -14,7 +14,7 @@ import asyncpg
 from app.audit.log import Actor, Client, record
 from app.errors import FieldError, InvalidRequest
 from app.settings import Settings
-from app.storage.db import Database
+from app.storage.db import Database, repeatable
 from app.tenants import effects
 from app.tenants.model import COLUMNS, Tenant, changed_fields, masked_changes
 from app.tenants.rules import (
@@ -116,6 +116,7 @@ class Changes:
         await record_change(connection, now, after, action, actor, client, data)
         return after
 
+    @repeatable
     async def settle(self, now: datetime, changes: Iterable[tuple[Tenant, Tenant]]) -> None:
         """What is left to do once changes (before, after) are committed.
 

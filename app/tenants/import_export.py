@@ -26,7 +26,7 @@ from app.errors import (
 )
 from app.settings import Settings
 from app.storage import SYSTEM_TENANT
-from app.storage.db import Database
+from app.storage.db import Database, repeatable
 from app.tenants import search
 from app.tenants.changes import Changes
 from app.tenants.model import COLUMNS, Tenant, changed_fields
@@ -211,6 +211,7 @@ class TenantFiles:
             values["policy"] = dict.fromkeys(before.policy) | policy
         return self._changes.edited(before, values)
 
+    @repeatable
     async def _write(
         self, now: datetime, plan: Sequence[_Planned], report: Report, actor: Actor, client: Client
     ) -> list[tuple[Tenant, Tenant]]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from app.audit.log import Actor, Client, record
 from app.errors import EditConflict, TenantNotFound
-from app.storage.db import Database
+from app.storage.db import Database, repeatable
 from app.tenants.rules import check_slug
 
 _LOCK: Final = "SELECT id, name, version FROM tenants WHERE slug = $1 FOR UPDATE"
@@ -24,6 +24,7 @@ class Removal:
         self._db = db
         self._clock = clock
 
+    @repeatable
     async def remove(self, slug: str, *, expected_version: int | None = None, actor: Actor, client: Client) -> None:
         """Removes a tenant and everything of it, in one transaction. There is no way back.
 

@@ -16,7 +16,7 @@ import asyncpg
 from app.audit.log import Actor, Client
 from app.errors import AlreadyExists, EditConflict, FieldError, InvalidRequest, TenantNotFound
 from app.settings import Settings
-from app.storage.db import Database
+from app.storage.db import Database, repeatable
 from app.tenants import search, test_message
 from app.tenants.changes import Changes, record_change
 from app.tenants.history import HistoryPage, read_history
@@ -45,6 +45,7 @@ class Tenants:
         self._channels = frozenset(settings.providers)
         self._changes = Changes(db, settings, wake_worker)
 
+    @repeatable
     async def create(self, values: Mapping[str, object], *, actor: Actor, client: Client) -> Tenant:
         """Adds a tenant; `slug` and `name` are required.
 
@@ -129,6 +130,7 @@ class Tenants:
             tenant = await _fetch(connection, slug)
             return await read_history(connection, tenant.id, cursor=cursor, limit=limit)
 
+    @repeatable
     async def send_test(self, slug: str, *, channel: str | None = None, actor: Actor, client: Client) -> TestMessage:
         """Queues a test message by `channel`, or by the preferred method. Its words hold no code.
 
@@ -153,6 +155,7 @@ class Tenants:
         async with self._db.tenant(message.tenant_id) as connection:
             return await test_message.outcome(connection, message)
 
+    @repeatable
     async def _change(
         self,
         slug: str,

@@ -61,13 +61,15 @@ class Face:
         """
         core = services(request)
         if not csrf.same_origin(request.headers, core.settings.public_url):
-            raise Forbidden("This form was not sent from our own page.")
+            elsewhere = csrf.opened_elsewhere(request.headers, core.settings.public_url)
+            raise Forbidden(elsewhere or "This form was not sent from our own page.")
         form = await read_form(request, repeatable, file)
         field = form.pop(csrf.FIELD, "")
         holder = await self._holder(request)
         presented = request.headers.get(csrf.HEADER) or field
         if holder is None or not csrf.holds(core.ring, self.name, holder, presented):
-            raise Forbidden("The page had been open for too long. Load it again and repeat what you did.")
+            elsewhere = csrf.opened_elsewhere(request.headers, core.settings.public_url)
+            raise Forbidden(elsewhere or "The page had been open for too long. Load it again and repeat what you did.")
         form.only({*allowed, *repeatable, *([file] if file else [])})
         return form
 

@@ -6,7 +6,6 @@ from typing import Final, Literal
 from litestar.datastructures import Cookie
 
 from app.settings import Settings
-from app.settings.parsing import is_local
 from app.web.services import AnyRequest
 
 SameSite = Literal["lax", "strict"]
@@ -17,12 +16,12 @@ _LONGEST: Final = 2048
 class Jar:
     """`__Host-` binds a cookie to this very host over TLS: no neighbour of the domain can set one for us.
 
-    Browsers keep such cookies from plain http, so on a developer's http://localhost they have a plain name.
+    Browsers keep such cookies from plain http, so outside production, where PUBLIC_URL may be http://localhost or a
+    name in a network of one's own, they have a plain name there.
     """
 
     def __init__(self, settings: Settings) -> None:
-        local = settings.public_url.startswith("http://") and is_local(settings.public_url)
-        self._secure = settings.production or not local
+        self._secure = settings.production or not settings.public_url.startswith("http://")
 
     def name(self, cookie: str) -> str:
         """The full name of a cookie."""

@@ -32,6 +32,21 @@ def same_origin(headers: Mapping[str, str], public_url: str) -> bool:
     return site is not None and urlsplit(origin).netloc == headers.get("host")
 
 
+def opened_elsewhere(headers: Mapping[str, str], public_url: str) -> str | None:
+    """What to tell a person whose form was opened here under another address than PUBLIC_URL; None for all others.
+
+    Their cookies are PUBLIC_URL's, so a form from anywhere else can't be checked. A form of another site's gets no such
+    advice: it names an origin that isn't where it was sent.
+    """
+    origin = headers.get("origin", "")
+    here = headers.get("sec-fetch-site") == "same-origin" or urlsplit(origin).netloc == headers.get("host")
+    if not here or origin in {"", "null"} or origin.lower() == public_url.lower():
+        return None
+    return (
+        f"This page was opened at {origin}, and this installation is at {public_url}. Open {public_url} and try again."
+    )
+
+
 def token(keys: Keys, face: str, cookie: str) -> str:
     """The token for the holder of a cookie. It tells nothing about the cookie."""
     return base64url(_mac(keys, face, cookie))

@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from app.errors import InvalidRequest
 from app.settings import Settings
 from app.web.addresses import Hosts, Proxies, parse_address
+from app.web.forwarded import Forwarded
 from app.web.metrics import Metrics
 from app.web.problems import PROBLEM_JSON, Refusal, refuse, report
 
@@ -58,10 +59,11 @@ def new_request_id() -> str:
 class Edge:
     """Gives every request an id and the client's true address, every answer its headers, a log line and a count."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, forwarded: Forwarded) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
+        self._forwarded = forwarded
         self._proxies = Proxies(settings.trusted_proxies)
         self._hosts = Hosts(settings.allowed_hosts)
         security = _SECURITY | (_PRODUCTION_ONLY if settings.production else {})
@@ -117,6 +119,8 @@ class Edge:
         if self._proxies.trusted(peer):
             address = self._proxies.client(peer, scope["headers"])
             incoming = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        else:
+            self._forwarded.notice(peer, scope["headers"])
         scope["client"] = (address, scope["client"][1]) if address and scope["client"] else None
         sane = incoming is not None and _REQUEST_ID.fullmatch(incoming)
         request_id = sane[0].decode() if sane else new_request_id()

@@ -23,6 +23,7 @@ from litestar.exceptions import (
 from app import errors
 from app.errors import FieldError, GatehouseError, InvalidRequest
 from app.settings import Settings
+from app.storage import trouble
 from app.web import limits
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -173,6 +174,8 @@ def _translate(error: Exception) -> GatehouseError:
             return errors.PayloadTooLarge()
         case InternalServerException(detail=detail) if detail == _CLIENT_GONE:
             return InvalidRequest(detail="The body ended early.")  # nobody listens, but the count shall be right
+        case _ if trouble.is_outage(error) and not isinstance(error, OSError | TimeoutError):
+            return errors.Unavailable()  # from a statement that went past app.storage.db
         case HTTPException(status_code=status) if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return InvalidRequest()
         case _:

@@ -15,11 +15,14 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from app.cli import seed
 from app.cli.services import services
 from app.settings import Settings, load
 from app.storage.migrate import upgrade
+from app.storage.redis import FORGOTTEN_PROXY
+from app.web.forwarded import advice
 from tests.stores import StoresOfTests
 
 _SECONDS: Final = 60
@@ -265,6 +268,88 @@ def test_doctor_warns_of_sms_to_every_country(gatehouse: Shell, countries: str, 
     done = gatehouse("doctor", "--json", **sns, SMS_ALLOWED_COUNTRIES=countries)
     assert done.returncode == 0
     assert {found["check"]: found["state"] for found in json.loads(done.stdout)}["providers"] == state
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "state", "told"),
+    [
+        ({"PUBLIC_URL": "http://portal.lan"}, "settings", "warning", "PUBLIC_URL is http://portal.lan"),
+        ({"PUBLIC_URL": "http://portal.lan/x"}, "settings", "failed", "write http://portal.lan"),
+        ({"ALLOWED_HOSTS": "https://portal.lan"}, "settings", "failed", "ALLOWED_HOSTS must be names of hosts"),
+        ({"JWT_ACCESS_TTL_SECONDS": "5"}, "settings", "warning", "JWT_ACCESS_TTL_SECONDS is 5"),
+        ({"OTP_LENGHT": "8"}, "settings", "failed", "did you mean OTP_LENGTH?"),
+        ({"SMTP_HOST": "mail.example"}, "settings", "warning", "SMTP_ENABLED=true"),
+        ({"DEFAULT_TENANT": "nobody-has-this"}, "default tenant", "warning", "no such tenant"),
+    ],
+)
+def test_doctor_names_what_cannot_work(
+    gatehouse: Shell, change: dict[str, str], check: str, state: str, told: str
+) -> None:
+    """Each with its setting and with what to do; only what stops the start is a failure."""
+    done = gatehouse("doctor", "--json", **change)
+    assert done.returncode == (1 if state == "failed" else 0)
+    (found,) = [found for found in json.loads(done.stdout) if told in found["detail"]]
+    assert (found["check"], found["state"]) == (check, state)
+
+
+def test_doctor_names_a_data_directory_that_others_may_change(gatehouse: Shell, tmp_path: Path) -> None:
+    """The embedded servers don't start on it; doctor says so and what to do."""
+    directory = tmp_path / "open"
+    directory.mkdir()
+    directory.chmod(0o770)
+    embedded = {"DATA_DIR": str(directory), "DATABASE_URL": "", "REDIS_URL": "", "DATABASE_OWNER_URL": ""}
+    done = gatehouse("doctor", "--json", **embedded, SECRET_KEY="k" * 32)
+    assert done.returncode == 1
+    (found,) = [found for found in json.loads(done.stdout) if found["state"] == "failed"]
+    assert "every user of its group" in found["detail"]
+    assert "chmod o-w,g-w" in found["detail"]
+
+
+async def test_doctor_names_a_forgotten_proxy(gatehouse: Shell, settings: Settings) -> None:
+    """What a web process noticed, as long as it goes on."""
+    client = Redis.from_url(settings.redis_url or "")
+    await client.set(FORGOTTEN_PROXY, advice("10.0.0.7"), ex=60)
+    done = await asyncio.to_thread(gatehouse, "doctor", "--json")
+    await client.delete(FORGOTTEN_PROXY)
+    await client.aclose()
+    found = {found["check"]: found for found in json.loads(done.stdout)}
+    assert found["proxies"]["state"] == "warning"
+    assert "TRUSTED_PROXIES=10.0.0.7" in found["proxies"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "mend", "check", "told"),
+    [
+        (
+            "REVOKE INSERT ON challenges FROM gatehouse_app",
+            "GRANT INSERT ON challenges TO gatehouse_app",
+            "rights",
+            "insert on challenges",
+        ),
+        (
+            "ALTER DATABASE {name} SET default_transaction_read_only = on",
+            "ALTER DATABASE {name} RESET default_transaction_read_only",
+            "writing",
+            "read-only",
+        ),
+    ],
+)
+async def test_doctor_names_a_database_that_cannot_be_written(
+    gatehouse: Shell, environment: dict[str, str], damage: str, mend: str, check: str, told: str
+) -> None:
+    """A lost right and a read-only server are failures with a name."""
+    connection = await asyncpg.connect(environment["DATABASE_OWNER_URL"])
+    name = await connection.fetchval("SELECT current_database()")
+    try:
+        await connection.execute(damage.format(name=name))
+        done = await asyncio.to_thread(gatehouse, "doctor", "--json")
+    finally:
+        await connection.execute(mend.format(name=name))
+        await connection.close()
+    assert done.returncode == 1
+    failed = {found["check"]: found["detail"] for found in json.loads(done.stdout) if found["state"] == "failed"}
+    assert failed.keys() == {check}
+    assert told in failed[check]
 
 
 async def test_doctor_sees_a_role_that_gets_past_the_guards(

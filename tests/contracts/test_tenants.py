@@ -25,6 +25,7 @@ from app.errors import (
     InvalidRequest,
     InvalidToken,
     TenantNotFound,
+    Unavailable,
 )
 from app.keys import KeyRing
 from app.settings import Settings
@@ -464,7 +465,7 @@ async def test_a_change_is_whole_or_not_at_all(
         raise asyncpg.InsufficientPrivilegeError
 
     monkeypatch.setattr("app.tenants.changes.record", refuse)
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+    with pytest.raises(Unavailable):
         await change(tenants, unique, email=f"new@{unique}.example")
     assert await everything_about(db, tenant) == before
 

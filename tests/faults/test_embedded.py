@@ -1,29 +1,34 @@
 """The embedded servers when things go wrong: killed supervisors, strangers, bad data, two at once."""
 
 import os
+import pwd
 import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
 from app import embedded
 from app.cli.stores import open_stores
 from app.embedded import DataDirectoryBusy, DataDirectoryUnusable, StoreFailed
 from app.embedded import account as accounts
 from app.embedded.account import server_account
-from app.embedded.process import launch_command
+from app.embedded.process import Server, launch_command
+from app.embedded.valkey import Valkey
 from app.settings import load
 
 # Starts servers, says so, and holds them until its stdin ends. Started off the main thread they outlive a SIGKILL.
@@ -192,6 +197,29 @@ def test_everything_below_the_data_directory_is_private(data_dir: Path) -> None:
     assert not (data_dir / "runtime.json").exists()
 
 
+async def test_servers_leave_an_account_that_others_run_as(data_dir: Path) -> None:
+    """What an earlier release gave to `nobody` becomes the servers' own, data and all; a file that is somebody else's
+    does not, however it got there. Whoever isn't root has no choice.
+    """
+    own = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else "gatehouse"
+    with embedded.start(data_dir, unsafe_for_tests=True) as stores:
+        await remember(stores, "kept")
+    home = data_dir / "servers"
+    nobody = pwd.getpwnam("nobody")
+    for path in (home, *home.rglob("*")):
+        if not os.geteuid():
+            os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+    planted = data_dir.parent / "shadow"
+    planted.touch()
+    os.link(planted, home / "planted")
+    with embedded.start(data_dir, unsafe_for_tests=True) as stores:
+        assert await remembered(stores) == ["kept"]
+        users = {server.username() for server in servers_of(data_dir)}
+    assert users == {own}
+    assert {path.owner() for path in home.rglob("*") if path.name != "planted"} == {own}
+    assert planted.stat().st_uid == os.geteuid()
+
+
 def test_a_second_start_is_refused_clearly(data_dir: Path) -> None:
     """Whoever starts the same directory again is told who has it; the first is not disturbed."""
     with holder("start", data_dir) as first:
@@ -279,17 +307,124 @@ async def test_a_stranger_with_a_recycled_number_is_spared(data_dir: Path) -> No
         assert [stranger.poll() for stranger in alive] == [None, None]
 
 
+def tended(stores: embedded.Stores, until: Callable[[], bool]) -> None:
+    """Looks after the servers, as `gatehouse run` does, until something is so."""
+    deadline = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < deadline
+        stores.tend()
+        time.sleep(0.02)
+
+
+def answers(url: str | None) -> bool:
+    """Whether Valkey takes a connection and knows the password."""
+    client = SyncRedis.from_url(url or "", socket_timeout=1)
+    with suppress(RedisError, OSError), client:
+        return bool(client.ping())
+    return False
+
+
 async def test_a_server_that_died_is_brought_back(data_dir: Path) -> None:
-    """`tend` starts a killed server again on the same data and addresses, and says which."""
+    """Both are started again on the same data and addresses; while nothing is amiss nothing is done."""
     with embedded.start(data_dir, unsafe_for_tests=True) as stores:
         await remember(stores, "kept")
-        assert stores.tend() == []
-        for server in servers_of(data_dir):
+        before = servers_of(data_dir)
+        stores.tend()
+        assert servers_of(data_dir) == before
+        for server in before:
             server.kill()
             server.wait()
-        assert sorted(stores.tend()) == ["PostgreSQL", "Valkey"]
+        with capture_logs() as logs:
+            tended(stores, lambda: sum("is back" in line["event"] for line in logs) == 2)
         assert await remembered(stores) == ["kept"]
+        assert answers(stores.redis_url)
+    assert {(line["server"], line["event"]) for line in logs} >= {
+        (name, event)
+        for name in ("PostgreSQL", "Valkey")
+        for event in ("Embedded server ended; it is started again", "Embedded server is back")
+    }
     assert servers_of(data_dir) == []
+
+
+def test_valkey_killed_again_and_again_while_it_restarts(data_dir: Path) -> None:
+    """Five times, each as soon as its process is there: it is tried again with growing pauses, and PostgreSQL stays."""
+    with embedded.start(data_dir, unsafe_for_tests=True) as stores, capture_logs() as logs:
+        (database,) = [server for server in servers_of(data_dir) if server.name() == "postgres"]
+        for _ in range(5):
+            tended(stores, lambda: killed(data_dir, "valkey-server"))
+        tended(stores, lambda: logs[-1]["event"] == "Embedded server is back" and answers(stores.redis_url))
+        assert database.is_running()
+    pauses = [line["seconds"] for line in logs if "seconds" in line]
+    assert len(pauses) >= 5
+    assert pauses == sorted(pauses)
+    assert pauses[4] > pauses[0]
+    assert servers_of(data_dir) == []
+
+
+def killed(data_dir: Path, name: str) -> bool:
+    """Kills the server of that name if it is there; whether it was."""
+    found = [server for server in servers_of(data_dir) if server.name() == name]
+    for server in found:
+        server.kill()
+    for server in found:
+        with suppress(psutil.NoSuchProcess):
+            server.wait(10)
+    return bool(found)
+
+
+def test_a_program_that_fails_to_start_is_tried_on(data_dir: Path) -> None:
+    """A binary that ends at once, several times: each failure is an error in the log; mended, the server is back."""
+    with embedded.start(data_dir, unsafe_for_tests=True) as stores, capture_logs() as logs:
+        (cache,) = [server for server in stores._servers if server.name == "Valkey"]
+        program = cache.argv[0]
+        cache.argv[0] = "/bin/false"
+        assert killed(data_dir, "valkey-server")
+        tended(stores, lambda: sum(line["log_level"] == "error" for line in logs) == 4)
+        cache.argv[0] = program
+        tended(stores, lambda: answers(stores.redis_url))
+    assert "exit code 1" in logs[-2]["reason"]
+
+
+def test_pauses_are_capped_and_begin_anew_after_a_healthy_while(data_dir: Path) -> None:
+    """Half a minute at most, however long it goes on; a server that was up for a while starts from the beginning."""
+    server = Server("Valkey", ["/bin/false"], None, lambda _: False, ((signal.SIGKILL, 5),))
+    with capture_logs() as logs:
+        server.launch()
+        now = time.monotonic()
+        for _ in range(15):
+            server._process.wait()  # type: ignore[union-attr]
+            server.tend(now)
+            now += logs[-1]["seconds"]
+            server.tend(now)
+        assert [line["seconds"] for line in logs][-3:] == [30.0, 30.0, 30.0]
+        server._process.wait()  # type: ignore[union-attr]
+        server.argv = ["/bin/sleep", "60"]
+        server.launch()
+        server.is_ready = lambda _: True
+        server.tend(now)
+        server._process.kill()  # type: ignore[union-attr]
+        server._process.wait()  # type: ignore[union-attr]
+        server.tend(now + 60)
+    assert logs[-1]["seconds"] < 1
+    server.stop()
+
+
+def test_without_valkey_the_start_succeeds(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator that can't be started takes nothing else down; it is tried on."""
+    usual = Valkey.server
+
+    def broken(self: Valkey, password: str) -> Server:
+        server = usual(self, password)
+        server.argv.insert(0, "/bin/false")
+        return server
+
+    monkeypatch.setattr(Valkey, "server", broken)
+    with capture_logs() as logs, embedded.start(data_dir, unsafe_for_tests=True) as stores:
+        assert [server.name() for server in servers_of(data_dir)] == ["postgres"]
+        (cache,) = [server for server in stores._servers if server.name == "Valkey"]
+        del cache.argv[0]
+        tended(stores, lambda: answers(stores.redis_url))
+    assert logs[0]["event"] == "Going on without an embedded server"
 
 
 def test_a_start_that_fails_leaves_nothing_running(data_dir: Path) -> None:

@@ -2,22 +2,23 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from app import embedded
 from app.cli import run
 from app.cli.stores import with_stores
-from app.cli.supervisor import Child, ChildFailed, Supervisor
-from app.embedded import StoreFailed
+from app.cli.supervisor import Child, Supervisor
 from app.embedded.locks import Lock
 from app.settings import Settings, load
 
@@ -192,37 +193,93 @@ async def test_a_child_that_dies_is_started_again(board: Switchboard) -> None:
         line.writer.close()
 
 
-async def test_an_essential_child_that_cannot_start_ends_all(board: Switchboard) -> None:
-    """When web ends at once three times, there is a clear error, and the worker is stopped too."""
-    web = replace(board.child("gatehouse web", "failing"), essential=True)
-    work = asyncio.create_task(supervisor(web, board.child("worker")).run())
-    lines = {await line.word(): line for line in (await board.calls.get(), await board.calls.get())}
-    failing = lines.pop("failing")
-    for _ in range(2):
-        failing.writer.write(b".")
-        assert await ended(failing)
-        failing = await board.calls.get()
-    failing.writer.write(b".")
-    with pytest.raises(ChildFailed, match=r"gatehouse web ended 3 times .* exit code 3"):
-        await work
-    assert await ended(failing)
-    assert await ended(next(iter(lines.values())))
+async def test_a_child_that_cannot_start_is_tried_on(board: Switchboard) -> None:
+    """Seven failures in a row, of whichever child: it is started an eighth time, and the other one isn't touched."""
+    with capture_logs() as logs:
+        async with supervised(supervisor(board.child("gatehouse web", "failing"), board.child("worker"))) as task:
+            lines = {await line.word(): line for line in (await board.calls.get(), await board.calls.get())}
+            failing = lines.pop("failing")
+            ((pid, other),) = lines.items()
+            for _ in range(7):
+                failing.writer.write(b".")
+                assert await ended(failing)
+                failing = await board.calls.get()
+                assert await failing.word() == "failing"
+            assert psutil.Process(int(pid)).is_running()
+            assert not task.done()
+            failing.writer.close()
+    pauses = [line["seconds"] for line in logs if line.get("process") == "gatehouse web"]
+    assert pauses[:7] == sorted(pauses[:7])
+    assert pauses[6] > pauses[0]
+    assert "exit code 3" in logs[0]["reason"]
+    other.writer.close()
 
 
-async def test_a_store_that_does_not_come_back_ends_all(board: Switchboard) -> None:
-    """Without its database there is nothing to run: the reason is raised, and the children are stopped."""
-    up = asyncio.Event()
+async def test_a_program_that_is_gone_is_tried_on(board: Switchboard, tmp_path: Path) -> None:
+    """While an upgrade replaces it there may be none: that ends nothing either, and it is found when it is back."""
+    program = tmp_path / "gatehouse"
+    with capture_logs() as logs:
+        async with supervised(supervisor(Child("web", (str(program), str(board.port))))):
+            while len(logs) < 3:  # noqa: ASYNC110 - another process fails
+                await asyncio.sleep(0.01)
+            inner = board.child()
+            program.write_text(f"#!/bin/sh\nexec {shlex.join(inner.command)}\n")
+            program.chmod(0o755)
+            line = await board.calls.get()
+            await line.process()
+            line.writer.close()
+
+
+async def test_a_process_that_cannot_be_made_is_tried_on(board: Switchboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory or no process left on the machine: later there may be."""
+    usual = asyncio.create_subprocess_exec
+    refusals = iter([BlockingIOError(11, "Resource temporarily unavailable"), MemoryError(), OSError(12, "No memory")])
+
+    async def short(*args: Any, **options: Any) -> asyncio.subprocess.Process:
+        for refusal in refusals:
+            raise refusal
+        return await usual(*args, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", short)
+    async with supervised(supervisor(board.child())):
+        line = await board.calls.get()
+        await line.process()
+        line.writer.close()
+
+
+async def test_the_end_is_prompt_during_a_pause(board: Switchboard) -> None:
+    """Ctrl-C while a child waits to be started again doesn't wait for that."""
+    child = Child("worker", ("/bin/false",))
+    with capture_logs() as logs:
+        work = Supervisor([child], dict(os.environ), always_ready, lambda: None, first_delay=1000.0)
+        async with supervised(work) as task:
+            while not logs:  # noqa: ASYNC110 - another process fails
+                await asyncio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.wait_for(task, 5)
+    assert logs[0]["seconds"] == 30.0
+
+
+async def test_nothing_that_goes_wrong_at_tending_ends_the_rest(board: Switchboard) -> None:
+    """Neither a fault of ours in looking after the servers nor a banner that nobody reads."""
+    tended = asyncio.Event()
 
     def tend() -> None:
-        if up.is_set():
-            raise StoreFailed("no")
+        tended.set()
+        raise ZeroDivisionError
 
-    work = asyncio.create_task(supervisor(board.child(), tend=tend).run())
-    line = await board.calls.get()
-    up.set()
-    with pytest.raises(StoreFailed):
-        await work
-    assert await ended(line)
+    def nobody_reads() -> None:
+        raise BrokenPipeError
+
+    async with supervised(supervisor(board.child(), tend=tend, on_ready=nobody_reads)) as task:
+        line = await board.calls.get()
+        process = await line.process()
+        for _ in range(2):
+            tended.clear()
+            await tended.wait()
+        assert process.is_running()
+        assert not task.done()
+        line.writer.close()
 
 
 async def test_what_a_child_leaves_behind_ends_with_it(board: Switchboard) -> None:

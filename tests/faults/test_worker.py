@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import pytest
 
 from app.auth.asking import Realm
@@ -407,6 +408,29 @@ async def test_postgres_goes_away_and_comes_back(
     assert [await history(db, tenant) for tenant in tenants] == [[("sent", None)]] * 11
     assert len(mail.given) == 11
     assert sum("away" in log["event"] for log in works.logs) == 10
+
+
+@pytest.mark.parametrize("lost", ["SELECT", "UPDATE"])
+async def test_a_lost_right_does_not_end_the_worker(
+    db: Database, challenges: Challenges, clock: Clock, works: Works, mail: MailServer, settings: Settings, lost: str
+) -> None:
+    """It tries on, says once which error it is, and sends when the right is back."""
+    owner = await asyncpg.connect(settings.database_owner_url)
+    outage = WatchedOutage("PostgreSQL")
+    await owner.execute(f"REVOKE {lost} ON outbox FROM gatehouse_app")
+    try:
+        async with works.running(database_outage=outage):
+            await outage.noticed()
+            await outage.noticed()
+            await owner.execute(f"GRANT {lost} ON outbox TO gatehouse_app")
+            await ask(db, challenges, clock)
+            await mail.next()
+    finally:
+        await owner.execute(f"GRANT {lost} ON outbox TO gatehouse_app")
+        await owner.close()
+
+    (told,) = [log for log in works.logs if log["log_level"] == "error"]
+    assert told["detail"] == "permission denied for table outbox"
 
 
 @pytest.fixture

@@ -6,13 +6,17 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from app.embedded.account import Account
+from app.embedded import account as accounts
+from app.embedded.account import Account, server_account
 from app.embedded.errors import DataDirectoryUnusable
 from app.embedded.files import prepare_data_dir, prepare_servers_dir, write_private
 from app.embedded.locks import Lock
+from app.errors import ConfigurationError
+from app.settings import load
 
 
 @pytest.fixture
@@ -59,11 +63,145 @@ def test_the_data_directory_is_made_private(tmp_path: Path) -> None:
     assert mode(tmp_path) == 0o750
 
 
-def test_a_data_directory_open_to_all_is_refused(tmp_path: Path) -> None:
-    """Where anybody may replace our files, no password protects them."""
-    tmp_path.chmod(0o777)
-    with pytest.raises(DataDirectoryUnusable, match="chmod o-w"):
+@pytest.mark.parametrize(
+    ("bits", "whom"),
+    [
+        (0o777, "every user of this machine"),
+        (0o702, "every user of this machine"),
+        (0o1777, "every user of this machine"),
+        (0o770, "every user of its group"),
+        (0o720, "every user of its group"),
+        (0o2775, "every user of its group"),
+    ],
+)
+@pytest.mark.parametrize("by_link", [False, True])
+def test_a_data_directory_that_others_may_change_is_refused(
+    tmp_path: Path, bits: int, whom: str, by_link: bool
+) -> None:
+    """Where others may replace our files no password protects them; a link to it makes no difference. Nor does the
+    development key go there.
+    """
+    directory = tmp_path / "data"
+    directory.mkdir()
+    directory.chmod(bits)
+    if by_link:
+        (tmp_path / "link").symlink_to(directory)
+    given = tmp_path / "link" if by_link else directory
+    with pytest.raises(DataDirectoryUnusable, match=rf"{whom}.*chmod o-w,g-w"):
+        prepare_data_dir(given)
+    with pytest.raises(ConfigurationError, match=rf"DATA_DIR can't keep.*{whom}"):
+        load({"DATA_DIR": str(given)}, dotenv=None)
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("bits", [0o700, 0o750, 0o755, 0o711])
+def test_a_data_directory_that_others_may_only_read_will_do(tmp_path: Path, bits: int) -> None:
+    """What is in it is private anyway."""
+    tmp_path.chmod(bits)
+    assert prepare_data_dir(tmp_path) == tmp_path.resolve()
+
+
+def test_a_link_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They could lead it elsewhere tomorrow, data and all."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(directory)
+    us = os.geteuid()
+    if us == 0:
+        os.chown(link, 12345, 12345, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: us + 1)
+    with pytest.raises(DataDirectoryUnusable, match="belongs to the user"):
+        prepare_data_dir(link)
+
+
+def test_another_users_directory_is_refused_to_all_but_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner could replace what is kept there; root keeps it under that owner's account."""
+    tmp_path.chmod(0o755)
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 12345, 12345)
+        assert prepare_data_dir(tmp_path) == tmp_path.resolve()
+    stranger = tmp_path.stat().st_uid + 1000
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    with pytest.raises(DataDirectoryUnusable, match="belongs to the user"):
         prepare_data_dir(tmp_path)
+
+
+class Users:
+    """The machine's list of users as a test wants it, and the programs that add to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, known: dict[str, int], *, program: str | None) -> None:
+        self.known = known
+        self.commands: list[list[str]] = []
+        self.answers = iter(["useradd: cannot lock /etc/passwd; try again later.", ""])
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        monkeypatch.setattr(accounts.pwd, "getpwnam", self._by_name)
+        monkeypatch.setattr(accounts.pwd, "getpwuid", self._by_number)
+        monkeypatch.setattr(accounts.shutil, "which", lambda name, **_: name if name == program else None)
+        monkeypatch.setattr(accounts.subprocess, "run", self._run)
+        monkeypatch.setattr(accounts.time, "sleep", lambda _: None)
+
+    def _by_name(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(pw_name=name, pw_uid=self.known[name], pw_gid=self.known[name])
+
+    def _by_number(self, uid: int) -> SimpleNamespace:
+        (name,) = [name for name, number in self.known.items() if number == uid] or [None]
+        if name is None:
+            raise KeyError(uid)
+        return self._by_name(name)
+
+    def _run(self, command: list[str], **_: object) -> SimpleNamespace:
+        self.commands.append(command)
+        said = next(self.answers)
+        if not said:
+            self.known["gatehouse"] = 888
+        return SimpleNamespace(stdout="", stderr=said)
+
+
+@pytest.mark.parametrize("program", ["useradd", "adduser"])
+def test_root_makes_an_account_for_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """`nobody` and `postgres` are there, but other programs run as them: one of our own is made, also when another
+    program holds the list of users for a moment.
+    """
+    users = Users(monkeypatch, {"root": tmp_path.stat().st_uid, "nobody": 65534, "postgres": 70}, program=program)
+    users.known["root"] = 0
+    monkeypatch.setattr(Path, "stat", lambda _: SimpleNamespace(st_uid=0))
+    assert server_account(tmp_path) == Account(888, 888)
+    assert [command[0] for command in users.commands] == [program, program]
+    assert server_account(tmp_path) == Account(888, 888)
+    assert len(users.commands) == 2
+
+
+@pytest.mark.parametrize(
+    ("program", "answer", "told"),
+    [
+        (None, "", "no user can be made here"),
+        ("useradd", "useradd: cannot open /etc/passwd", "cannot open /etc/passwd"),
+        ("useradd", "useradd: Read-only file system", "Read-only file system"),
+        ("adduser", "adduser: permission denied", "permission denied"),
+    ],
+)
+def test_root_without_an_account_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, answer: str, told: str
+) -> None:
+    """Where none can be made the servers don't run as somebody else's, and the operator reads what to do."""
+    users = Users(monkeypatch, {"root": 0, "nobody": 65534, "postgres": 70}, program=program)
+    users.answers = iter([answer])
+    monkeypatch.setattr(Path, "stat", lambda _: SimpleNamespace(st_uid=0))
+    with pytest.raises(DataDirectoryUnusable, match=rf"{told}.*useradd --system gatehouse"):
+        server_account(tmp_path)
+
+
+@pytest.mark.parametrize(("owner", "expected"), [(1000, 1000), (65534, 888), (4242, 888), (70, 70)])
+def test_as_root_the_owner_of_the_directory_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, expected: int
+) -> None:
+    """A person's directory stays that person's; `nobody`'s and a nameless number's isn't anybody's to run servers."""
+    users = {"root": 0, "nobody": 65534, "postgres": 70, "ada": 1000, "gatehouse": 888}
+    Users(monkeypatch, users, program="useradd")
+    monkeypatch.setattr(Path, "stat", lambda _: SimpleNamespace(st_uid=owner))
+    assert server_account(tmp_path) == Account(expected, expected)
 
 
 def test_a_file_in_the_way_is_told_plainly(tmp_path: Path) -> None:
