@@ -129,16 +129,16 @@ async def test_an_old_connection_is_not_trusted(server: MailServer) -> None:
 @pytest.mark.parametrize(
     ("command", "answer", "kind", "error_class"),
     [
-        ("MAIL", "451 4.3.0 Later", TransientFailure, "sender"),
-        ("MAIL", "550 5.7.1 Sender not allowed", PermanentFailure, "sender"),
+        ("MAIL", "451 4.3.0 Later", TransientFailure, "later"),
+        ("MAIL", "550 5.7.1 Sender not allowed", PermanentFailure, "refused"),
         ("MAIL", "530 5.7.0 Authentication required", PermanentFailure, "credentials"),
-        ("RCPT", "450 4.2.1 Greylisted", TransientFailure, "recipient"),
+        ("RCPT", "450 4.2.1 Greylisted", TransientFailure, "later"),
         ("RCPT", "550 5.1.1 <bob@example.com>: unknown", PermanentFailure, "recipient"),
-        ("DATA", "452 4.3.1 Disk full", TransientFailure, "refused"),
+        ("DATA", "452 4.3.1 Disk full", TransientFailure, "later"),
         ("DATA", "554 5.7.1 Spam: 123456 is your code", PermanentFailure, "refused"),
-        ("MAIL", "421 4.3.2 Shutting down", TransientFailure, "disconnected"),
-        ("RCPT", "421 4.7.0 Too many", TransientFailure, "recipient"),
-        ("DATA", "421 4.7.0 Too many", TransientFailure, "refused"),
+        ("MAIL", "421 4.3.2 Shutting down", TransientFailure, "later"),
+        ("RCPT", "421 4.7.0 Too many", TransientFailure, "later"),
+        ("DATA", "421 4.7.0 Too many", TransientFailure, "later"),
     ],
 )
 async def test_each_refusal_has_its_meaning(

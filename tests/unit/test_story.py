@@ -98,7 +98,7 @@ def happened(what: str, *, ago: float = 0, **fields: Any) -> Happening:
         (
             happened("delivery.failed", kind="code", channel="email", error_class="recipient"),
             "failed",
-            "Not delivered: there is no such address, or it takes no mail",
+            "Not delivered: there is no such address",
             (),
         ),
         (
@@ -116,7 +116,7 @@ def happened(what: str, *, ago: float = 0, **fields: Any) -> Happening:
         (
             happened("delivery.queued", kind="code", error_class="timeout"),
             "queued",
-            "Not through yet: the provider didn't answer. We try again",
+            "Still trying: the provider didn't answer",
             (),
         ),
         (happened("delivery.expired", kind="code"), "expired", "Not sent: its time had run out", ()),
@@ -214,7 +214,7 @@ FAILED = happened("delivery.failed", kind="code", channel="sms", error_class="re
         (
             [happened("delivery.failed", kind="test", error_class="credentials")],
             Situation(),
-            "The last message was not delivered: our account at the provider was refused.",
+            "The last message was not delivered: the provider rejected our credentials.",
             (False, True),
         ),
         ([SENT], Situation(next_code_at=NOW), "The codes of this hour are used up", (False, False)),
@@ -236,7 +236,8 @@ def test_advice(happenings: list[Happening], situation: Situation, begins: str, 
         [],
         [SENT],
         [happened("session.started"), SENT, SENT],
-        [happened("tenant.changed", ago=10), FAILED],
+        [happened("tenant.changed", ago=10, data={"changes": [{"field": "phone_number"}]}), FAILED],
+        [happened("contact.cleared", ago=10, data={"channels": ["sms"]}), FAILED],
         [happened("delivery.sent", kind="test", ago=10), FAILED],
         [happened("delivery.failed", kind="notice", error_class="recipient")],
     ],

@@ -19,15 +19,15 @@ from aiosmtplib.errors import (
     SMTPAuthenticationError,
     SMTPConnectError,
     SMTPException,
-    SMTPRecipientRefused,
+    SMTPHeloError,
     SMTPResponseException,
-    SMTPSenderRefused,
     SMTPServerDisconnected,
     SMTPTimeoutError,
 )
 
 from app.delivery import mime
 from app.delivery.dkim import Signer
+from app.delivery.faults import Fault
 from app.delivery.message import (
     UNANSWERED,
     Deferral,
@@ -38,6 +38,7 @@ from app.delivery.message import (
     TransientFailure,
     harmless,
 )
+from app.delivery.smtp_replies import Phase, fault_of, put_off
 from app.settings import Settings
 
 # Mail services allow few connections an account; eight of them send thousands of mails a second to a local server.
@@ -46,10 +47,8 @@ _CONNECTIONS: Final = 8
 _IDLE_SECONDS: Final = 30.0
 # How much longer than for any other step we wait for the answer to the text.
 _PATIENCE: Final = 3
-# Replies (RFC 5321, 4.2.1; RFC 4954, 6): from here on refused for now, for good, and for want of a valid sign-in.
-_TEMPORARY: Final = 400
-_PERMANENT: Final = 500
-_CREDENTIALS: Final = frozenset({530, 534, 535, 538})
+# Replies from here on are refusals (RFC 5321, 4.2.1).
+_REFUSALS: Final = 400
 
 
 class Smtp:
@@ -152,6 +151,8 @@ class Smtp:
         try:
             return await self._transact(connection, to, text)
         except _HungUp as error:
+            if isinstance(error.__cause__, SMTPResponseException):
+                raise _refusal(error.__cause__, "mail", doubtful=False) from error
             raise TransientFailure("disconnected", "The mail server hung up at once.") from error
 
     def _reuse(self) -> SMTP | None:
@@ -178,7 +179,7 @@ class Smtp:
             # The default asks the DNS for our own name, which may take longer than the mail.
             local_hostname=socket.gethostname() or "localhost",
         )
-        with _failures():
+        with _failures("connect"):
             await connection.connect()
         return connection
 
@@ -186,10 +187,11 @@ class Smtp:
         """One mail on one connection, which is then kept, or dropped if it misbehaved."""
         keep = False
         try:
-            with _failures():
+            with _failures("mail"):
                 await self._announce(connection)
+            with _failures("rcpt"):
                 await connection.rcpt(to)
-            with _failures(doubtful=True):
+            with _failures("data", doubtful=True):
                 answer = await connection.data(text, timeout=_PATIENCE * self._timeout)
             keep = True
         except DeliveryError:
@@ -231,12 +233,12 @@ async def _reset(connection: SMTP) -> bool:
 
 
 @contextmanager
-def _failures(*, doubtful: bool = False) -> Iterator[None]:
+def _failures(phase: Phase, *, doubtful: bool = False) -> Iterator[None]:
     """Tells what went wrong in our words. `doubtful`: without an answer, the server may have taken the mail."""
     try:
         yield
     except SMTPResponseException as error:
-        raise _refusal(error, doubtful=doubtful) from error
+        raise _refusal(error, phase, doubtful=doubtful) from error
     except (SMTPTimeoutError, SMTPServerDisconnected) as error:
         silent = isinstance(error, SMTPTimeoutError)
         error_class = UNANSWERED if doubtful else "timeout" if silent else "disconnected"
@@ -250,16 +252,17 @@ def _failures(*, doubtful: bool = False) -> Iterator[None]:
         raise PermanentFailure("unsupported", str(error)) from error
 
 
-def _refusal(error: SMTPResponseException, *, doubtful: bool) -> DeliveryError:
+def _refusal(error: SMTPResponseException, phase: Phase, *, doubtful: bool) -> DeliveryError:
     text = f"{error.code} {error.message}"
-    if error.code < _TEMPORARY:
+    match error:
+        case SMTPAuthenticationError():
+            phase = "auth"
+        case SMTPHeloError():
+            # We greet with the first command only.
+            phase = "connect"
+    if error.code < _REFUSALS:
         return TransientFailure(UNANSWERED if doubtful else "protocol", text)
-    if isinstance(error, SMTPAuthenticationError) or error.code in _CREDENTIALS:
-        error_class = "credentials"
-    elif isinstance(error, SMTPRecipientRefused):
-        error_class = "recipient"
-    elif isinstance(error, SMTPSenderRefused):
-        error_class = "sender"
-    else:
-        error_class = "refused"
-    return (PermanentFailure if error.code >= _PERMANENT else Deferral)(error_class, text)
+    fault = fault_of(phase, error.code, error.message)
+    if put_off(fault, error.code, error.message):
+        return Deferral(fault.value, text, of_one=phase == "rcpt" or fault is Fault.MAILBOX_FULL)
+    return PermanentFailure(fault.value, text)

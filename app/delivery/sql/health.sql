@@ -1,0 +1,29 @@
+-- What is known of contacts: whose fault it was that a message didn't arrive stands with the contact only where there is
+-- no such address or number (app/audit/blame.py).
+
+-- Whose own contact a message went to, so that what becomes of it tells of that contact: a tenant's, a member's, an
+-- admin's. NULL: nobody's any more, or nobody's yet, such as a notice to an address of before, a code that is to prove a
+-- new address, and whatever was sent before the contact changed.
+CREATE OR REPLACE FUNCTION fn.contact_of(p_row outbox) RETURNS uuid LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_row.former THEN
+        RETURN NULL;
+    ELSIF p_row.kind = 'test' THEN
+        RETURN p_row.tenant_id;
+    ELSIF p_row.kind = 'code' THEN
+        RETURN (SELECT c.subject_id FROM challenges c
+                WHERE c.tenant_id = p_row.tenant_id AND c.id = p_row.challenge_id
+                  AND c.purpose NOT IN ('register', 'contact'));
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- The contacts of a tenant that providers say are no good, the newest fault first.
+CREATE OR REPLACE FUNCTION fn.unhealthy_contacts(p_tenant uuid)
+RETURNS TABLE (subject_id uuid, channel text, since timestamptz, error_class text, error_text text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    RETURN QUERY SELECT h.subject_id, h.channel, h.since, h.error_class, h.error_text FROM contact_health h
+    WHERE h.tenant_id = p_tenant ORDER BY h.since DESC, h.channel;
+END $$;
