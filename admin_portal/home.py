@@ -8,9 +8,9 @@ from litestar import get
 from admin_portal.desk import desk
 from admin_portal.guards import VIEWER
 from admin_portal.views import channel_words, show
+from app.audit.blame import failure
 from app.audit.overview import Installation
 from app.audit.stats import ChannelCounts, Span
-from app.audit.blame import failure
 from app.tenants.search import Filters
 from app.web.browser import Answer
 from app.web.services import AnyRequest, services

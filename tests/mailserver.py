@@ -46,8 +46,9 @@ class Mail:
 class MailServer:
     """Takes every mail, unless `answers[command]` has something else to say to the next one.
 
-    `answers["RCPT"].append("450 later")`, likewise CONNECT (the greeting), EHLO, HELO, AUTH, MAIL and DATA; `SILENCE` never answers. Each answer is used once. With `greylisting` each
-    recipient is refused for now when it is met for the first time.
+    `answers["RCPT"].append("450 later")`, likewise CONNECT (the greeting), EHLO, HELO, AUTH, MAIL and DATA; `SILENCE`
+    never answers. Each answer is used once. With `greylisting` each recipient is refused for now when it is met for the
+    first time.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ _ARRIVED: Final = frozenset({"delivery.sent", "delivery.delivered"})
 _TRIED: Final = _ARRIVED | {"delivery.failed", "delivery.queued", "delivery.expired", "delivery.void"}
 _SOMEBODY_CAME: Final = frozenset({"session.started", "code.wrong", "tenant.changed", "member.changed"})
 _CHANGED: Final = frozenset({"tenant.changed", "member.changed"})
-_CLEARED: Final = "contact.cleared"
+_CLEARED: Final = frozenset({"tenant.contact_cleared", "member.contact_cleared"})
 _SUSPENDED: Final = {
     "tenant": "The tenant is suspended: nobody can sign in until somebody resumes it.",
     "member": "The member is suspended and can't sign in until somebody resumes them.",
@@ -87,7 +87,7 @@ def _mended(happenings: Sequence[Happening], failed: Happening) -> bool:
     for happening in happenings:
         if happening.at < failed.at:
             break
-        if happening.what == _CLEARED and kind_of(failed.error_class) == "contact":
+        if happening.what in _CLEARED and kind_of(failed.error_class) == "contact":
             return True
         changes = (
             {change["field"] for change in happening.data.get("changes", ())} if happening.what in _CHANGED else ()

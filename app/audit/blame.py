@@ -27,7 +27,9 @@ class Blame:
 
 
 CLASSES: Final = {
-    "recipient": Blame("contact", "there is no such address", "there is no such number, or it takes no messages"),
+    "recipient": Blame(
+        "contact", "there is no such address, or it takes no mail", "there is no such number, or it takes no messages"
+    ),
     "address": Blame("contact", "this is no address that mail can go to"),
     "mailbox-full": Blame(
         "mailbox",

@@ -216,6 +216,11 @@ def _fixed(look: Look, text: str) -> Callable[[Happening, str | None], Line]:
     return line
 
 
+def _cleared(happening: Happening, _: str | None) -> Line:
+    ways = [BY.get(channel, channel) for channel in happening.data.get("channels", ())]
+    return "changed", "Contact said to work again", [*ways, _by(happening)]
+
+
 def _disowned(happening: Happening, _: str | None) -> Line:
     if happening.data.get("stood") == "used":
         return "failed", "Reported: somebody else signed in with this code", ["end the sessions and check the contact"]
@@ -254,13 +259,10 @@ _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
     "member.resumed": _fixed("changed", "Member resumed"),
     "member.unlocked": _fixed("changed", "Unlocked: limits and wrong codes forgotten"),
     "member.erased": _fixed("changed", "Member erased"),
-    "contact.cleared": lambda h, _: ("changed", "Contact marked as working again", [*_channels(h.data), _by(h)]),
+    "tenant.contact_cleared": _cleared,
+    "member.contact_cleared": _cleared,
     "attack.tenant": _fixed("refused", "Unusually many wrong codes: codes have 8 digits for now"),
 }
-
-
-def _channels(data: Mapping[str, Any]) -> list[str]:
-    return [BY.get(channel, channel) for channel in data.get("channels", ())]
 
 
 def _delivery(happening: Happening) -> Line:

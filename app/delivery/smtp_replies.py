@@ -47,16 +47,17 @@ _SAYS_OFF: Final = re.compile(
 )
 _SAYS_NOBODY: Final = re.compile(
     r"no such (user|recipient|mailbox|address|person|account|domain)|nosuchuser|unknown (user|recipient|local|address)"
-    r"|(user|recipient|address|mailbox|account)\b.{0,40}\b(unknown|not found|not exist|isn't known|no longer (exists|valid)"
-    r"|invalid|unavailable)|doesn't have an? .{0,40}account|not a valid (mailbox|recipient|user|address)"
+    r"|(user|recipient|address|mailbox|account)\b.{0,40}\b"
+    r"(unknown|not found|not exist|isn't known|no longer (exists|valid)|invalid|unavailable)"
+    r"|doesn't have an? .{0,40}account|not a valid (mailbox|recipient|user|address)|not our customer|does ?n[o']t exist"
     r"|(invalid|bad|unrouteable|unroutable|undeliverable) (recipient|mailbox|address|destination|user)"
-    r"|(host or )?domain.{0,20}not (found|exist)|not our customer|does ?n[o']t exist|user.{0,10}(is )?not (here|known|local)",
+    r"|(host or )?domain.{0,20}not (found|exist)|user.{0,10}(is )?not (here|known|local)",
     re.IGNORECASE,
 )
 _SAYS_POLICY: Final = re.compile(
     r"block(ed|list|ing)?\b|black ?list|deny ?list|\b(rbl|dnsbl|spamhaus|barracuda|spamcop|sorbs|uceprotect)\b|\bspam\b"
-    r"|relay|client host|helo|ehlo|reverse dns|\bptr\b|\b(spf|dkim|dmarc)\b|polic(y|ies)|prohibit|authenticat|reputation"
-    r"|access denied|not (allowed|permitted|authori[sz]ed)|sender|banned|blacklisted|too many|rate limit|\bvirus\b",
+    r"|relay|client host|helo|ehlo|reverse dns|\bptr\b|\b(spf|dkim|dmarc)\b|polic(y|ies)|prohibit|authenticat"
+    r"|reputation|access denied|not (allowed|permitted|authori[sz]ed)|sender|banned|too many|rate limit|\bvirus\b",
     re.IGNORECASE,
 )
 # Exchange Online has no such recipient and says so as if a host had not answered.

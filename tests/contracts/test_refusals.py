@@ -26,7 +26,7 @@ from tests.contracts.test_smtp import MESSAGE, sending
 from tests.mailserver import MailServer, mail_server
 
 MARKED, NOT = True, False
-NOBODY = "there is no such address"
+NOBODY = "there is no such address, or it takes no mail"
 FULL = "the mailbox is full: another channel may reach them"
 OFF = "the mailbox takes no mail: another channel may reach them"
 OURS = "the mail server refuses us"
@@ -89,7 +89,7 @@ SMTP: Final = (
     Smtp("RCPT", "550 5.4.1 No answer from host", "unreachable", NOT, AWAY),
     Smtp("RCPT", "554 5.4.6 Routing loop detected", "unreachable", NOT, AWAY),
     # "Later", whatever it was an answer to.
-    Smtp("RCPT", "450 4.2.0 <bob@example.com>: Recipient address rejected: Greylisted", "later", NOT, LATER, again=True),
+    Smtp("RCPT", "450 4.2.0 <bob@example.com>: Recipient rejected: Greylisted", "later", NOT, LATER, again=True),
     Smtp("RCPT", "451 4.7.1 Greylisting in action, please come back later", "later", NOT, LATER, again=True),
     Smtp("RCPT", "450 4.1.1 <bob@example.com>: unverified address", "later", NOT, LATER, again=True),
     Smtp("RCPT", "450-4.2.1 The user you are trying to contact is receiving mail at a rate\r\n"
@@ -311,7 +311,7 @@ def test_every_class_has_words_and_somebody_to_act() -> None:
         assert fault.value in CLASSES
         for channel in ("email", "sms", "whatsapp"):
             assert failure(fault.value, channel) != "it was refused"
-    assert UNHEALTHY == {"recipient", "address"}
+    assert {"recipient", "address"} == UNHEALTHY
 
 
 async def test_greylisting_is_no_sign_that_the_server_is_away(server: MailServer) -> None:

@@ -98,7 +98,7 @@ def happened(what: str, *, ago: float = 0, **fields: Any) -> Happening:
         (
             happened("delivery.failed", kind="code", channel="email", error_class="recipient"),
             "failed",
-            "Not delivered: there is no such address",
+            "Not delivered: there is no such address, or it takes no mail",
             (),
         ),
         (
@@ -237,7 +237,7 @@ def test_advice(happenings: list[Happening], situation: Situation, begins: str, 
         [SENT],
         [happened("session.started"), SENT, SENT],
         [happened("tenant.changed", ago=10, data={"changes": [{"field": "phone_number"}]}), FAILED],
-        [happened("contact.cleared", ago=10, data={"channels": ["sms"]}), FAILED],
+        [happened("tenant.contact_cleared", ago=10, data={"channels": ["sms"]}), FAILED],
         [happened("delivery.sent", kind="test", ago=10), FAILED],
         [happened("delivery.failed", kind="notice", error_class="recipient")],
     ],
