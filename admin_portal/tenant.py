@@ -112,12 +112,13 @@ async def page(
     """The tenant's page, perhaps with a group being edited; `values` are what was typed, otherwise what is stored."""
     own, now, settings = desk(request), services(request).clock(), services(request).settings
     may_edit = signed_in(request).may_edit
-    story, sessions, history, standing, outcome, second_factor, marks = await asyncio.gather(
+    # First: a test that is over by now is in everything that is read after it, and nothing is looked at again.
+    outcome = await _outcome(own, tenant, test)
+    story, sessions, history, standing, second_factor, marks = await asyncio.gather(
         own.timeline.read(tenant.id, masked_contacts(tenant), limit=_READ_ENTRIES),
         own.tenant_sessions.list(tenant.id),
         own.tenants.history(tenant.slug, limit=_SHOWN_CHANGES),
         own.unlocking.standing(tenant.id, tenant.id),
-        _outcome(own, tenant, test),
         services(request).factors.has_app(tenant.id, "tenant", tenant.id),
         own.marks.of(tenant.id, tenant.id),
     )

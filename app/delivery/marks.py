@@ -16,7 +16,10 @@ _OF: Final = """
 SELECT channel, since, error_class, error_text FROM contact_health
 WHERE tenant_id = $1 AND subject_id = $2 ORDER BY since DESC, channel
 """
-_CLEAR: Final = "DELETE FROM contact_health WHERE tenant_id = $1 AND subject_id = $2 RETURNING channel"
+_CLEAR: Final = """
+SELECT fn.forget_contact($1, $2, array_agg(channel)) FROM contact_health
+WHERE tenant_id = $1 AND subject_id = $2 HAVING count(*) > 0
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Marks:
         now = self._clock()
         subject = ("tenant", tenant_id) if member_id is None else ("member", member_id)
         async with self._db.tenant(tenant_id) as connection:
-            channels = sorted(row["channel"] for row in await connection.fetch(_CLEAR, tenant_id, subject[1]))
+            channels: list[str] = await connection.fetchval(_CLEAR, tenant_id, subject[1]) or []
             if channels:
                 action = f"{subject[0]}.contact_cleared"
                 data = {"channels": channels}

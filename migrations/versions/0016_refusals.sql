@@ -3,8 +3,7 @@
 -- The contact was another one when this message was sent: what becomes of it tells nothing about the one there is now.
 ALTER TABLE outbox ADD COLUMN former boolean NOT NULL DEFAULT false;
 
--- A new contact starts without a past, whoever changed it, a tenant's and a member's. Messages that are just being
--- settled are not waited for: whoever settles them may wait for us.
+-- A new contact starts without a past, whoever changed it, a tenant's and a member's.
 CREATE OR REPLACE FUNCTION fn.forget_contact_health() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     v_tenant   uuid;
@@ -21,14 +20,7 @@ BEGIN
     IF new.phone_number IS DISTINCT FROM old.phone_number THEN
         v_channels := v_channels || ARRAY['sms', 'whatsapp'];
     END IF;
-    UPDATE outbox SET former = true
-    WHERE (tenant_id, id) IN (
-        SELECT o.tenant_id, o.id FROM outbox o
-        LEFT JOIN challenges c ON c.tenant_id = o.tenant_id AND c.id = o.challenge_id
-        WHERE o.tenant_id = v_tenant AND o.channel = ANY (v_channels) AND o.kind IN ('code', 'test') AND NOT o.former
-          AND CASE o.kind WHEN 'test' THEN v_tenant ELSE c.subject_id END = new.id
-        FOR UPDATE OF o SKIP LOCKED);
-    DELETE FROM contact_health WHERE tenant_id = v_tenant AND subject_id = new.id AND channel = ANY (v_channels);
+    PERFORM fn.forget_contact(v_tenant, new.id, v_channels);
     RETURN NULL;
 END $$;
 CREATE TRIGGER members_contact_changed AFTER UPDATE OF email, phone_number ON members

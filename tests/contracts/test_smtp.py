@@ -75,6 +75,15 @@ async def test_a_mail_arrives_as_it_was_written(server: MailServer) -> None:
     assert receipt.provider_message_id == "250 2.0.0 Ok: queued as 4F2A9C"
 
 
+@pytest.mark.parametrize(("name", "greeted"), [(None, "gatehouse.example"), ("out.acme.example", "out.acme.example")])
+async def test_it_greets_by_a_whole_name(server: MailServer, name: str | None, greeted: str) -> None:
+    """Never by the name of the machine, which servers refuse."""
+    async with sending(server, ehlo_name=name) as smtp:
+        await smtp.send(MESSAGE)
+    assert server.hellos == [greeted]
+    assert (await server.next()).read["X-Auto-Response-Suppress"] == "All"
+
+
 async def test_one_connection_serves_one_mail_after_another(server: MailServer) -> None:
     """Opening a connection costs more than a mail, so it is kept."""
     async with sending(server) as smtp:

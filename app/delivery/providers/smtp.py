@@ -5,7 +5,6 @@ either kind of TLS. A private authority is trusted by way of `SSL_CERT_FILE`, as
 """
 
 import asyncio
-import socket
 import ssl
 import time
 from collections import deque
@@ -71,12 +70,16 @@ class Smtp:
         timeout: float = 10.0,
         tls: ssl.SSLContext | None = None,
         dkim: Signer | None = None,
+        ehlo_name: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._from_name = from_name
         self._from_header = lru_cache(maxsize=1024)(partial(mime.sender, address=from_email))
         self._envelope_from = mime.recipient(from_email)
         self._domain = self._envelope_from.rpartition("@")[2]
+        # The default of the library asks the DNS for our own name, which may take longer than the mail, and servers
+        # refuse a bare machine name.
+        self._ehlo_name = ehlo_name or self._domain
         self._host = host
         self._port = port
         self._username = username
@@ -108,6 +111,7 @@ class Smtp:
             implicit_tls=settings.smtp_use_ssl,
             timeout=settings.smtp_timeout_seconds,
             dkim=_signer(settings),
+            ehlo_name=settings.smtp_ehlo_name,
         )
 
     async def send(self, message: Message) -> Receipt:
@@ -176,8 +180,7 @@ class Smtp:
             use_tls=self._implicit_tls,
             tls_context=self._tls,
             timeout=self._timeout,
-            # The default asks the DNS for our own name, which may take longer than the mail.
-            local_hostname=socket.gethostname() or "localhost",
+            local_hostname=self._ehlo_name,
         )
         with _failures("connect"):
             await connection.connect()

@@ -18,6 +18,27 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- A contact starts anew: its marks go, and what becomes of messages that are out tells nothing about it. Messages that
+-- are just being settled are not waited for: whoever settles them may wait for us. Answers which channels were marked.
+CREATE OR REPLACE FUNCTION fn.forget_contact(p_tenant uuid, p_subject uuid, p_channels text[]) RETURNS text[]
+LANGUAGE plpgsql AS $$
+DECLARE v_marked text[];
+BEGIN
+    UPDATE outbox SET former = true
+    WHERE (tenant_id, id) IN (
+        SELECT o.tenant_id, o.id FROM outbox o
+        LEFT JOIN challenges c ON c.tenant_id = o.tenant_id AND c.id = o.challenge_id
+        WHERE o.tenant_id = p_tenant AND o.channel = ANY (p_channels) AND o.kind IN ('code', 'test') AND NOT o.former
+          AND CASE o.kind WHEN 'test' THEN p_tenant ELSE c.subject_id END = p_subject
+        FOR UPDATE OF o SKIP LOCKED);
+    WITH gone AS (
+        DELETE FROM contact_health WHERE tenant_id = p_tenant AND subject_id = p_subject AND channel = ANY (p_channels)
+        RETURNING channel
+    )
+    SELECT coalesce(array_agg(g.channel ORDER BY g.channel), '{}') INTO v_marked FROM gone g;
+    RETURN v_marked;
+END $$;
+
 -- The contacts of a tenant that providers say are no good, the newest fault first.
 CREATE OR REPLACE FUNCTION fn.unhealthy_contacts(p_tenant uuid)
 RETURNS TABLE (subject_id uuid, channel text, since timestamptz, error_class text, error_text text)
