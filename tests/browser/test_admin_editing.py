@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
 from playwright.async_api import Route, expect
 
+from app.delivery.marks import Marks
 from app.storage.db import Database
 from app.web.services import utc_now
 from tests.browser.conftest import Site, Window
 from tests.browser.test_admin_portal import sign_in
-from tests.people import add_tenant
+from tests.people import add_member, add_tenant
 
 OpenWindow = Callable[..., Awaitable[Window]]
 
@@ -81,6 +83,38 @@ async def test_every_part_of_the_page_follows_a_mend(db: Database, site: Site, o
     await expect(story.filter(has_text="Test message: accepted by the mail server")).to_have_count(1)
     await expect(page.locator("#advice")).to_have_text("")
     assert loads == []
+
+
+async def test_every_part_of_a_members_page_follows(db: Database, site: Site, open_window: OpenWindow) -> None:
+    """A member's code bounces; the address is corrected in place, and advice, mark and story say so at once."""
+    window = await open_window()
+    page = window.page
+    tenant = await add_tenant(db, utc_now(), name="Members Ltd")
+    member = await add_member(db, utc_now(), tenant, email="gone@home.example")
+    await sign_in(db, site, window)
+    site.mail.answers["RCPT"].append("550 5.1.1 no such user")
+    before = site.mail.count("RCPT")
+    async with httpx.AsyncClient() as client:
+        asked = await client.post(
+            f"{site.url}/api/v1/tenants/{tenant.slug}/otp/request", json={"identifier": "gone@home.example"}
+        )
+    assert asked.status_code == 202
+    await site.mail.asked("RCPT", before + 1)
+    marks = Marks(db, utc_now)
+    while not await marks.of(tenant.id, member):
+        pass  # it stands there once the worker has written down what the server said
+    await window.open(f"/admin/tenants/{tenant.slug}/members/{member}")
+    await expect(page.locator("#advice")).to_contain_text("The email address bounced. Ask for a new one")
+    await expect(page.locator("#marks")).to_contain_text("there is no such address")
+    await window.check("admin-member-bounced")
+    await page.get_by_role("link", name="Edit the contact").click()
+    await page.get_by_label("Email").first.fill("found@home.example")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator("#contact")).to_contain_text("found@home.example")
+    await expect(page.locator("#advice")).to_have_text("")
+    await expect(page.locator("#marks")).to_have_text("")
+    await expect(page.locator("#timeline")).to_contain_text("Member changed")
+    await expect(page.locator("#changes")).to_contain_text("Email changed")
 
 
 async def test_without_javascript_it_says_so_after_the_redirect(

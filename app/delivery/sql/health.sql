@@ -22,15 +22,26 @@ END $$;
 -- are just being settled are not waited for: whoever settles them may wait for us. Answers which channels were marked.
 CREATE OR REPLACE FUNCTION fn.forget_contact(p_tenant uuid, p_subject uuid, p_channels text[]) RETURNS text[]
 LANGUAGE plpgsql AS $$
-DECLARE v_marked text[];
+DECLARE
+    v_marked   text[];
+    v_messages uuid[];
 BEGIN
+    IF p_subject = p_tenant THEN
+        -- Of a message whose challenge is gone nobody knows any more whose it was: most are the tenant's.
+        SELECT array_agg(o.id) INTO v_messages FROM outbox o
+        LEFT JOIN challenges c ON c.tenant_id = o.tenant_id AND c.id = o.challenge_id
+        WHERE o.tenant_id = p_tenant AND o.channel = ANY (p_channels) AND o.kind IN ('code', 'test')
+          AND coalesce(c.subject_id, p_tenant) = p_tenant;
+    ELSE
+        SELECT array_agg(o.id) INTO v_messages FROM challenges c
+        JOIN outbox o ON o.tenant_id = c.tenant_id AND o.challenge_id = c.id AND o.kind = 'code'
+        WHERE c.tenant_id = p_tenant AND c.subject_id = p_subject AND o.channel = ANY (p_channels);
+    END IF;
     UPDATE outbox SET former = true
     WHERE (tenant_id, id) IN (
         SELECT o.tenant_id, o.id FROM outbox o
-        LEFT JOIN challenges c ON c.tenant_id = o.tenant_id AND c.id = o.challenge_id
-        WHERE o.tenant_id = p_tenant AND o.channel = ANY (p_channels) AND o.kind IN ('code', 'test') AND NOT o.former
-          AND CASE o.kind WHEN 'test' THEN p_tenant ELSE c.subject_id END = p_subject
-        FOR UPDATE OF o SKIP LOCKED);
+        WHERE o.tenant_id = p_tenant AND o.id = ANY (v_messages) AND NOT o.former
+        FOR UPDATE SKIP LOCKED);
     WITH gone AS (
         DELETE FROM contact_health WHERE tenant_id = p_tenant AND subject_id = p_subject AND channel = ANY (p_channels)
         RETURNING channel
