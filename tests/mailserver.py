@@ -20,7 +20,7 @@ class _Protocol(SMTP):
     """Greets, and answers EHLO, as a test chooses."""
 
     async def push(self, status: Any) -> None:
-        greeting = self.session and not self.session.host_name and isinstance(status, str) and status.startswith("220 mail.test")
+        greeting = isinstance(status, str) and status.startswith("220 mail.test")
         if greeting and (chosen := self.event_handler.answers["CONNECT"]):
             status = chosen.popleft()
         await super().push(status)
