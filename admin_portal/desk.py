@@ -15,6 +15,7 @@ from app.auth.idempotency import Idempotency
 from app.auth.links import Links
 from app.auth.tenant_sessions import TenantSessions
 from app.auth.unlocking import Unlocking
+from app.delivery.marks import Marks
 from app.members.service import Members
 from app.tenants.import_export import TenantFiles
 from app.tenants.removal import Removal
@@ -35,6 +36,7 @@ class Desk:
     admin_sessions: AdminSessions
     unlocking: Unlocking
     links: Links
+    marks: Marks
     idempotency: Idempotency
     timeline: Timeline
     listing: Listing
@@ -54,6 +56,7 @@ class Desk:
             admin_sessions=AdminSessions(core.db, core.clock),
             unlocking=Unlocking(core.db, core.clock),
             links=Links(core.db, core.sessions, core.clock),
+            marks=Marks(core.db, core.clock),
             idempotency=Idempotency(core.db, core.ring, core.clock),
             timeline=Timeline(core.db),
             listing=Listing(core.db),

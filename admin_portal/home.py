@@ -8,9 +8,9 @@ from litestar import get
 from admin_portal.desk import desk
 from admin_portal.guards import VIEWER
 from admin_portal.views import channel_words, show
-from app.audit.overview import Installation
+from app.audit.blame import failure
+from app.audit.overview import Installation, RefusingProvider
 from app.audit.stats import ChannelCounts, Span
-from app.audit.story import failure
 from app.tenants.search import Filters
 from app.web.browser import Answer
 from app.web.services import AnyRequest, services
@@ -66,6 +66,7 @@ def attention(installation: Installation, missing: int) -> list[dict[str, str]]:
         else:
             name = attack.name or attack.slug
             found.append(_item(f"Somebody is guessing codes at {name}", text, *_timeline(attack.slug)))
+    found += [_refusing(provider) for provider in installation.refusing]
     found += [
         _item(
             f"{provider.name} refuses messages",
@@ -83,11 +84,24 @@ def attention(installation: Installation, missing: int) -> list[dict[str, str]]:
     ]
     if missing:
         count = f"More than {missing:,} tenants" if missing >= _MISSING_AT_MOST else _tenants(missing)
-        text = "The way their codes go has no address."
+        text = "No contact for their delivery method."
         found.append(
             _item(f"{count} can't be sent a code", text, f"{_TENANTS}?contact=missing", "See them", kind="wait")
         )
     return found
+
+
+def _refusing(provider: RefusingProvider) -> dict[str, str]:
+    """What is to be mended here, with the provider's own words. Said once, whomever it concerns."""
+    channel = channel_words(provider.channel)
+    title = f"{provider.name} refuses our {channel} messages" if provider.name else f"{channel} has no provider"
+    why = failure(provider.error_class, provider.channel)
+    said = f'. It said: "{provider.error_text}".' if provider.error_text else "."
+    messages = f"{provider.messages:,} message{'s' if provider.messages != 1 else ''}"
+    concerned = f"{messages} of {_tenants(provider.tenants)} in the last 24 hours."
+    return _item(
+        title, f"{why[0].upper()}{why[1:]}{said} {concerned}", *(_timeline(provider.slug) if provider.slug else ())
+    )
 
 
 def numbers(span: Span) -> list[dict[str, object]]:

@@ -12,7 +12,8 @@ from admin_portal.editing import LOOK_BACK, conflicting, plain, theirs, untouche
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.members import base_of, count_rows
 from admin_portal.tenant import next_code_at
-from admin_portal.views import Shown, change_line, errors_of, lines, session_lines, show
+from admin_portal.views import Shown, change_line, errors_of, lines, mark_lines, session_lines, show
+from app.audit.advice import Situation, advise
 from app.errors import AlreadyExists, EditConflict, GatehouseError, InvalidRequest
 from app.members.invitations import may_register
 from app.members.model import Member
@@ -94,11 +95,21 @@ async def page(
 ) -> Answer:
     """The member's page, perhaps with a group being edited; `values` are what was typed, otherwise what is stored."""
     own, core, admin = desk(request), services(request), signed_in(request)
-    about, sessions, second_factor, standing = await asyncio.gather(
+    about, sessions, second_factor, standing, marks = await asyncio.gather(
         own.members.about(member),
         own.tenant_sessions.list(tenant.id, member.id),
         core.factors.has_app(tenant.id, "member", member.id),
         own.unlocking.standing(tenant.id, member.id),
+        own.marks.of(tenant.id, member.id),
+    )
+    next_code = next_code_at(core.settings, tenant, standing)
+    situation = Situation(
+        who="member",
+        suspended=member.status == "suspended",
+        reachable=bool(member.email or member.phone_number),
+        locked=standing.locked_until is not None,
+        next_code_at=next_code,
+        marked=[mark.channel for mark in marks],
     )
     stored = {name: plain(getattr(member, name)) for name in GROUPS.get(editing or "", ())}
     return await show(
@@ -118,7 +129,9 @@ async def page(
         counts=count_rows(about.counts),
         second_factor=second_factor,
         standing=standing,
-        next_code_at=next_code_at(core.settings, tenant, standing),
+        next_code_at=next_code,
+        marks=mark_lines(marks),
+        advice=advise(about.happenings, situation),
         may_register=may_register(tenant.status, tenant.policy.get("registration")),
     )
 

@@ -76,6 +76,18 @@ async def unlock(request: AnyRequest, slug: FromPath[str], member_id: FromPath[U
     return _back(slug, member_id, "unlocked" if found else "not-locked", "standing")
 
 
+@post("/tenants/{slug:str}/members/{member_id:uuid}/clear-failing", opt=MANAGER)
+async def clear_failing(request: AnyRequest, slug: FromPath[str], member_id: FromPath[UUID]) -> Answer:
+    """Somebody knows that the contact works again."""
+    await ADMIN.form(request)
+    own = desk(request)
+    member = await own.members.get(slug, member_id)
+    cleared = await own.marks.clear(
+        member.tenant_id, member.id, actor=signed_in(request).actor, client=visitor(request)
+    )
+    return _back(slug, member_id, "cleared" if cleared else "not-marked", "contact")
+
+
 @post("/tenants/{slug:str}/members/{member_id:uuid}/invite", opt=MANAGER)
 async def invite(request: AnyRequest, slug: FromPath[str], member_id: FromPath[UUID]) -> Answer:
     """Sends a pending member the invitation again."""
@@ -195,6 +207,7 @@ HANDLERS: Final = (
     suspend,
     resume,
     unlock,
+    clear_failing,
     invite,
     make_link,
     end_session,

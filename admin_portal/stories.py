@@ -23,16 +23,17 @@ async def timeline(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}/timeline?cursor=: "why didn't I get my code?"."""
     own, cursor = desk(request), request.query_params.get("cursor")
     tenant = await own.tenants.get(slug)
-    story, standing = await asyncio.gather(
+    story, standing, marks = await asyncio.gather(
         own.timeline.read(tenant.id, masked_contacts(tenant), cursor=cursor, limit=_ENTRIES),
         own.unlocking.standing(tenant.id, tenant.id),
+        own.marks.of(tenant.id, tenant.id),
     )
     return await show(
         request,
         "admin/tenant_timeline.html",
         tenant=Shown.of(tenant, masked=True),
         entries=lines(story.entries),
-        advice=None if cursor else advice_for(services(request).settings, tenant, story, standing),
+        advice=None if cursor else advice_for(services(request).settings, tenant, story, standing, marks),
         pager=_pager(f"/admin/tenants/{slug}/timeline", cursor, story.next),
         live=not cursor,
     )

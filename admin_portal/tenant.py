@@ -1,6 +1,7 @@
 """One tenant: everything about it on one page, its three groups of fields edited in place."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -17,6 +18,7 @@ from admin_portal.views import (
     change_line,
     errors_of,
     lines,
+    mark_lines,
     masked_contacts,
     session_lines,
     show,
@@ -25,6 +27,7 @@ from admin_portal.views import (
 from app.audit.advice import Advice, Situation, advise
 from app.audit.timeline import Story
 from app.auth.unlocking import Standing
+from app.delivery.marks import Mark
 from app.errors import ChannelUnavailable, ContactMissing, EditConflict, GatehouseError, InvalidRequest, NotFound
 from app.settings import Settings
 from app.tenants.model import Tenant
@@ -104,34 +107,35 @@ async def page(
     values: dict[str, Any] | None = None,
     errors: dict[str, str] | None = None,
     test: UUID | None = None,
+    layout: str = "admin/layout.html",
 ) -> Answer:
     """The tenant's page, perhaps with a group being edited; `values` are what was typed, otherwise what is stored."""
     own, now, settings = desk(request), services(request).clock(), services(request).settings
     may_edit = signed_in(request).may_edit
-    story, sessions, history, standing, outcome, second_factor = await asyncio.gather(
+    # First: a test that is over by now is in everything that is read after it, and nothing is looked at again.
+    outcome = await _outcome(own, tenant, test)
+    story, sessions, history, standing, second_factor, marks = await asyncio.gather(
         own.timeline.read(tenant.id, masked_contacts(tenant), limit=_READ_ENTRIES),
         own.tenant_sessions.list(tenant.id),
         own.tenants.history(tenant.slug, limit=_SHOWN_CHANGES),
         own.unlocking.standing(tenant.id, tenant.id),
-        _outcome(own, tenant, test),
         services(request).factors.has_app(tenant.id, "tenant", tenant.id),
+        own.marks.of(tenant.id, tenant.id),
     )
     members = await own.members.count(tenant.slug, at_most=COUNT_AT_MOST)
-    advice = advice_for(settings, tenant, story, standing)
-    failing = next((h.channel for h in story.happenings if h.what in {"delivery.sent", "delivery.failed"}), None)
-    failed = next((h.what for h in story.happenings if h.what in {"delivery.sent", "delivery.failed"}), None)
     return await show(
         request,
         "admin/tenant.html",
         status=status,
         tenant=Shown.of(tenant, masked=not may_edit),
-        methods=ways(settings, failing=failing if failed == "delivery.failed" else None),
+        methods=ways(settings, failing={mark.channel for mark in marks}),
+        marks=mark_lines(marks),
         editing=editing,
         values=values if values is not None else stored(tenant, editing),
         errors=errors or {},
         sessions=session_lines(sessions, tenant.id),
         entries=lines(story.entries[:_SHOWN_ENTRIES]),
-        advice=advice,
+        advice=advice_for(settings, tenant, story, standing, marks),
         changes=[change_line(change) for change in history.entries],
         test=outcome,
         second_factor=second_factor,
@@ -139,10 +143,13 @@ async def page(
         members_is_least=members >= COUNT_AT_MOST,
         locked=next_code_at(settings, tenant, standing) is not None,
         now=now,
+        layout=layout,
     )
 
 
-def advice_for(settings: Settings, tenant: Tenant, story: Story, standing: Standing) -> Advice | None:
+def advice_for(
+    settings: Settings, tenant: Tenant, story: Story, standing: Standing, marks: Sequence[Mark]
+) -> Advice | None:
     """What to do next about this tenant."""
     return advise(
         story.happenings,
@@ -151,6 +158,7 @@ def advice_for(settings: Settings, tenant: Tenant, story: Story, standing: Stand
             reachable=not tenant.contact_missing,
             locked=standing.locked_until is not None,
             next_code_at=next_code_at(settings, tenant, standing),
+            marked=[mark.channel for mark in marks],
         ),
     )
 

@@ -1,6 +1,6 @@
 """What an admin does to a tenant with one button: suspend, resume, end sessions, unlock, let in, send a test."""
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from litestar import get, post
@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from admin_portal.desk import desk
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
-from admin_portal.tenant import page, shown_test
+from admin_portal.tenant import page
 from admin_portal.views import Shown, errors_of, show
 from app.auth.links import LIFETIME
 from app.errors import ChannelUnavailable, ContactMissing, InvalidRequest
@@ -18,6 +18,8 @@ from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.services import AnyRequest, services
 
 _UNPROCESSABLE: Final = 422
+_POLL_SECONDS: Final = 0.1
+_POLLS: Final = 30
 
 
 @get("/tenants/{slug:str}/suspend", opt=MANAGER)
@@ -59,6 +61,16 @@ async def unlock(request: AnyRequest, slug: FromPath[str]) -> Answer:
     tenant = await own.tenants.get(slug)
     found = await own.unlocking.unlock(tenant.id, actor=signed_in(request).actor, client=visitor(request))
     return _back(slug, "unlocked" if found else "not-locked")
+
+
+@post("/tenants/{slug:str}/clear-failing", opt=MANAGER)
+async def clear_failing(request: AnyRequest, slug: FromPath[str]) -> Answer:
+    """Somebody knows that the contact works again."""
+    await ADMIN.form(request)
+    own = desk(request)
+    tenant = await own.tenants.get(slug)
+    cleared = await own.marks.clear(tenant.id, actor=signed_in(request).actor, client=visitor(request))
+    return _back(slug, "cleared" if cleared else "not-marked", "contact")
 
 
 @post("/tenants/{slug:str}/sign-in-link", opt=MANAGER)
@@ -134,23 +146,20 @@ async def send_test(request: AnyRequest, slug: FromPath[str]) -> Answer:
     except (InvalidRequest, ContactMissing, ChannelUnavailable) as refusal:
         errors = {"channel": next(iter(errors_of(refusal, ("channel",), channel or "").values()))}
         return await page(request, await tenants.get(slug), status=_UNPROCESSABLE, errors=errors)
+    if request.headers.get("hx-request") != "true":
+        await _settled(request, message)
     return redirect(f"{_base(slug)}?test={message.id}#test")
 
 
 @get("/tenants/{slug:str}/test-message/{message_id:uuid}", opt=VIEWER)
 async def test_state(request: AnyRequest, slug: FromPath[str], message_id: FromPath[UUID]) -> Answer:
-    """The live part of the test; a browser without htmx gets the whole page."""
+    """How the test stands, with every part of the page that tells of it; without htmx that is the page itself."""
     if request.headers.get("hx-request") != "true":
         return redirect(f"{_base(slug)}?test={message_id}#test")
-    tenants = desk(request).tenants
-    tenant = await tenants.get(slug)
-    outcome = await tenants.test_outcome(TestMessage(tenant.id, message_id, ""))
-    context: dict[str, Any] = {
-        "tenant": Shown.of(tenant, masked=True),
-        "test": shown_test(message_id, outcome),
-        "may_edit": signed_in(request).may_edit,
-    }
-    return await ADMIN.page(request, "admin/tenant.html", block="test_state", **context)
+    tenant = await desk(request).tenants.get(slug)
+    # Who asks about another tenant's is told that there is none.
+    await desk(request).tenants.test_outcome(TestMessage(tenant.id, message_id, ""))
+    return await page(request, tenant, test=message_id, layout="admin/part.html")
 
 
 HANDLERS: Final = (
@@ -158,6 +167,7 @@ HANDLERS: Final = (
     suspend,
     resume,
     unlock,
+    clear_failing,
     make_link,
     end_session,
     ask_to_end_all,
@@ -165,6 +175,14 @@ HANDLERS: Final = (
     send_test,
     test_state,
 )
+
+
+async def _settled(request: AnyRequest, message: TestMessage) -> None:
+    """Waits a moment for the outcome: a browser without JavaScript sees no more than the page it is led to."""
+    for _ in range(_POLLS):
+        if (await desk(request).tenants.test_outcome(message)).settled:
+            return
+        await services(request).sleep(_POLL_SECONDS)
 
 
 async def _suspend_page(request: AnyRequest, tenant: Tenant, values: dict[str, str], errors: dict[str, str]) -> Answer:

@@ -1,14 +1,16 @@
 """What the pages show: people, places, contacts and refusals in the words of somebody who does support."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from admin_portal.guards import signed_in
+from app.audit.blame import failure
 from app.audit.story import BY, Entry
 from app.auth.tenant_sessions import TenantSession
 from app.delivery.client import browser_and_system
+from app.delivery.marks import Mark
 from app.errors import ChannelUnavailable, ContactMissing, GatehouseError, InvalidRequest
 from app.masking import mask_email, mask_ip, mask_phone
 from app.settings import Settings
@@ -28,6 +30,8 @@ _NOTICES: Final = {
     "suspended": "The tenant is suspended. Nobody of it is signed in any more.",
     "resumed": "The tenant is resumed. Codes are sent again.",
     "unlocked": "Unlocked. A code can be asked for now.",
+    "cleared": "The contact counts as working again. Send a test to be sure.",
+    "not-marked": "The contact wasn't marked.",
     "not-locked": "There was nothing to unlock.",
     "factor-reset": "The second factor is reset. Where one is required, the next sign-in sets a new one up.",
     "no-factor": "There was no second factor.",
@@ -53,12 +57,14 @@ _CHANGE_WORDS: Final = {
     "tenant.suspended": "Suspended",
     "tenant.resumed": "Resumed",
     "tenant.unlocked": "Unlocked",
+    "tenant.contact_cleared": "Contact said to work again",
     "tenant.branded": "Look of messages changed",
     "member.created": "Added",
     "member.registered": "Registered",
     "member.suspended": "Suspended",
     "member.resumed": "Resumed",
     "member.unlocked": "Unlocked",
+    "member.contact_cleared": "Contact said to work again",
     "member.invited": "Invited",
     "member.exported": "All data exported",
 }
@@ -150,15 +156,26 @@ def masked_contacts(tenant: Tenant) -> dict[str, str | None]:
     }
 
 
-def ways(settings: Settings, *, failing: str | None = None) -> list[dict[str, object]]:
-    """Every channel: whether a provider is switched on, and whether messages fail by it."""
-    return [{"key": key, "available": key in settings.providers, "failing": key == failing} for key in CHANNELS]
+def ways(settings: Settings, *, failing: Collection[str] = ()) -> list[dict[str, object]]:
+    """Every channel: whether a provider is switched on, and whether the contact is marked as no good by it."""
+    return [{"key": key, "available": key in settings.providers, "failing": key in failing} for key in CHANNELS]
+
+
+def mark_lines(marks: Sequence[Mark]) -> list[dict[str, object]]:
+    """Marks at a contact: since when, by which channel, and why."""
+    return [{"since": m.since, "channel": m.channel, "why": failure(m.error_class, m.channel)} for m in marks]
 
 
 def lines(entries: Sequence[Entry]) -> list[dict[str, object]]:
     """Entries of a story for the timeline macro."""
     return [
-        {"at": e.at, "kind": e.look, "text": e.text, "note": " · ".join((*e.notes, *whereabouts(e.user_agent, e.ip)))}
+        {
+            "at": e.at,
+            "since": e.since,
+            "kind": e.look,
+            "text": e.text,
+            "note": " · ".join((*e.notes, *whereabouts(e.user_agent, e.ip))),
+        }
         for e in entries
     ]
 

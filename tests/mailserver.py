@@ -16,6 +16,16 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 SILENCE: Final = "silence"
 
 
+class _Protocol(SMTP):
+    """Greets, and answers EHLO, as a test chooses."""
+
+    async def push(self, status: Any) -> None:
+        greeting = isinstance(status, str) and status.startswith("220 mail.test")
+        if greeting and (chosen := self.event_handler.answers["CONNECT"]):
+            status = chosen.popleft()
+        await super().push(status)
+
+
 @dataclass(frozen=True, slots=True)
 class Mail:
     """What arrived: the envelope, and the mail as the standard library reads it."""
@@ -36,8 +46,9 @@ class Mail:
 class MailServer:
     """Takes every mail, unless `answers[command]` has something else to say to the next one.
 
-    `answers["RCPT"].append("450 later")`; `SILENCE` never answers. Each answer is used once. With `greylisting` each
-    recipient is refused for now when it is met for the first time.
+    `answers["RCPT"].append("450 later")`, likewise CONNECT (the greeting), EHLO, HELO, AUTH, MAIL and DATA; `SILENCE`
+    never answers. Each answer is used once. With `greylisting` each recipient is refused for now when it is met for the
+    first time.
     """
 
     def __init__(self) -> None:
@@ -47,6 +58,8 @@ class MailServer:
         self.greylisting = False
         self._met: set[str] = set()
         self.logins: list[str] = []
+        # Who every client said it was.
+        self.hellos: list[str] = []
         # Every text that was handed over, and those of them that were taken.
         self.given: list[Mail] = []
         self.mails: list[Mail] = []
@@ -75,6 +88,22 @@ class MailServer:
         for protocol in self.protocols:
             if protocol.transport is not None:
                 protocol.transport.close()
+
+    async def handle_EHLO(  # noqa: N802
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        answer = await self._answer("EHLO")
+        self.hellos.append(hostname)
+        if not answer.startswith("250"):
+            return [answer]
+        session.host_name = hostname
+        return responses
+
+    async def handle_HELO(self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str) -> str:  # noqa: N802
+        answer = await self._answer("HELO")
+        if answer.startswith("250"):
+            session.host_name = hostname
+        return answer
 
     async def handle_MAIL(  # noqa: N802 - aiosmtpd's names
         self, _server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -122,6 +151,8 @@ class MailServer:
         assert isinstance(data, LoginPassword)
         good = (data.login, data.password) == (b"gate", b"open sesame")
         self.logins.append(data.login.decode())
+        if self.answers["AUTH"]:
+            return AuthResult(success=False, handled=False, message=self.answers["AUTH"].popleft())
         return AuthResult(success=good, handled=False)
 
 
@@ -135,7 +166,7 @@ async def mail_server(
 
     def connect() -> SMTP:
         mail.connections += 1
-        protocol = SMTP(
+        protocol = _Protocol(
             mail,
             hostname="mail.test",
             loop=loop,

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from admin_portal.api.documents import Once
 from admin_portal.api.guards import MANAGER, VIEWER, caller, require_fresh
-from admin_portal.api.payloads import Method, Next, UnlockBody
+from admin_portal.api.payloads import ClearedBody, Method, Next, UnlockBody
 from admin_portal.api.tenants import REFUSED, Limit, Slug
 from admin_portal.desk import desk
 from app.auth.links import LIFETIME
@@ -65,6 +65,7 @@ class TimelineEntry(Struct, frozen=True):
     notes: list[str]
     ip: str | None
     user_agent: str | None
+    since: Annotated[datetime | None, Meta(description="Of a line that stands for several tries: the first of them.")]
 
 
 class TimelineBody(Struct, frozen=True):
@@ -93,7 +94,7 @@ async def timeline(
     exact = caller(request).sees_contacts
     entries = [
         TimelineEntry(
-            e.at, e.look, e.text, list(e.notes), e.ip if exact or e.ip is None else mask_ip(e.ip), e.user_agent
+            e.at, e.look, e.text, list(e.notes), e.ip if exact or e.ip is None else mask_ip(e.ip), e.user_agent, e.since
         )
         for e in story.entries
     ]
@@ -142,6 +143,23 @@ async def unlock(request: AnyRequest, slug: Slug) -> UnlockBody:
 
 
 @post(
+    "/tenants/{slug:str}/clear-failing",
+    opt=MANAGER,
+    status_code=200,
+    summary="Take the mark off a tenant's contact",
+    responses=refusals(*REFUSED, TenantNotFound, AlreadyExists),
+    operation_class=Once,
+)
+async def clear_failing(request: AnyRequest, slug: Slug) -> ClearedBody:
+    """A provider said that there is no such address or number; somebody who knows better says that there is. The mark
+    also goes by itself when a message arrives, and when the contact changes.
+    """
+    tenant_id = await _tenant_id(request, slug)
+    cleared = await desk(request).marks.clear(tenant_id, actor=caller(request).actor, client=client_of(request))
+    return ClearedBody(list(cleared))
+
+
+@post(
     "/tenants/{slug:str}/sign-in-link",
     opt=MANAGER,
     status_code=201,
@@ -162,7 +180,7 @@ async def sign_in_link(request: AnyRequest, slug: Slug) -> LinkBody:
     return LinkBody(f"{public_url}/t/{tenant.slug}/link/{token}", int(LIFETIME.total_seconds()))
 
 
-HANDLERS: Final = (timeline, send_test, unlock, sign_in_link)
+HANDLERS: Final = (timeline, send_test, unlock, clear_failing, sign_in_link)
 
 
 async def _tenant_id(request: AnyRequest, slug: str) -> UUID:

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from admin_portal.api.documents import Once
 from admin_portal.api.guards import MANAGER, caller
 from admin_portal.api.members import MemberId
-from admin_portal.api.payloads import UnlockBody
+from admin_portal.api.payloads import ClearedBody, UnlockBody
 from admin_portal.api.tenants import REFUSED, Slug
 from admin_portal.desk import desk
 from app.errors import (
@@ -75,4 +75,20 @@ async def unlock_member(request: AnyRequest, slug: Slug, member_id: MemberId) ->
     )
 
 
-HANDLERS: Final = (invite_member, unlock_member)
+@post(
+    "/tenants/{slug:str}/members/{member_id:uuid}/clear-failing",
+    opt=MANAGER,
+    status_code=200,
+    summary="Take the mark off a member's contact",
+    responses=refusals(*REFUSED, TenantNotFound, NotFound, AlreadyExists),
+    operation_class=Once,
+)
+async def clear_failing_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> ClearedBody:
+    """As for a tenant's contact."""
+    own, who = desk(request), caller(request)
+    member = await own.members.get(slug, member_id)
+    cleared = await own.marks.clear(member.tenant_id, member.id, actor=who.actor, client=client_of(request))
+    return ClearedBody(list(cleared))
+
+
+HANDLERS: Final = (invite_member, unlock_member, clear_failing_member)

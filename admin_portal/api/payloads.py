@@ -91,6 +91,12 @@ class UnlockBody(Struct, frozen=True):
     unlocked: bool
 
 
+class ClearedBody(Struct, frozen=True):
+    """The channels by which the contact had been marked as no good."""
+
+    cleared: list[Method]
+
+
 class RowFaultBody(Struct, frozen=True):
     """One fault in a file. The header of a CSV is row 1."""
 

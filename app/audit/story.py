@@ -1,9 +1,13 @@
 """What happened to a tenant's codes, told in plain words. Pure: stored happenings in, lines of a story out."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
+from uuid import UUID
+
+from app.audit.blame import failure, kind_of
 
 # How a line looks: a key of the timeline's icons.
 Look: TypeAlias = Literal[
@@ -19,7 +23,8 @@ CONTACT_OF: Final = {"email": "email", "sms": "phone_number", "whatsapp": "phone
 class Happening:
     """One thing that happened, as it is stored. `what` is an audit action, `delivery.<state>` or `refused.<reason>`.
 
-    `answer` is what a provider said, `number` milliseconds of a delivery or how often something was refused.
+    `answer` is what a provider said, `number` milliseconds of a delivery or how often something was refused. `message`
+    and `challenge` tell what belongs together; `subject` is whom it is about, as far as that is stored with it.
     """
 
     at: datetime
@@ -31,6 +36,9 @@ class Happening:
     answer: str | None = None
     error_class: str | None = None
     number: int | None = None
+    message: UUID | None = None
+    challenge: UUID | None = None
+    subject: str | None = None
     actor_kind: str = "anonymous"
     actor: str | None = None
     ip: str | None = None
@@ -40,7 +48,9 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the story. `notes` are details, `ip` and `user_agent` say whose call it was."""
+    """One line of the story. `notes` are details, `ip` and `user_agent` say whose call it was. A line that stands for
+    several has the moment of the last, and `since` is that of the first.
+    """
 
     at: datetime
     look: Look
@@ -48,6 +58,7 @@ class Entry:
     notes: Sequence[str] = ()
     ip: str | None = None
     user_agent: str | None = None
+    since: datetime | None = None
 
 
 def tell(happenings: Iterable[Happening], contacts: Mapping[str, str | None]) -> list[Entry]:
@@ -61,7 +72,9 @@ def tell(happenings: Iterable[Happening], contacts: Mapping[str, str | None]) ->
     for happening in happenings:
         look, text, notes = _put(happening, known.get(CONTACT_OF.get(happening.channel or "", "")))
         told = tuple(note for note in notes if note)
-        entries.append(Entry(happening.at, look, text, told, happening.ip, happening.user_agent))
+        since = happening.data.get("since")
+        first = since if isinstance(since, datetime) else None
+        entries.append(Entry(happening.at, look, text, told, happening.ip, happening.user_agent, first))
         if happening.what == "tenant.changed":
             take_back(known, happening.data)
     return entries
@@ -74,44 +87,8 @@ def take_back(contacts: dict[str, str | None], data: Mapping[str, Any]) -> None:
             contacts[change["field"]] = change["before"]
 
 
-def failure(error_class: str | None, channel: str | None = None) -> str:
-    """Why a provider did not take a message, in words for who knows nothing of providers."""
-    if error_class == "recipient" and channel in _BY_NUMBER:
-        return "there is no such number, or it takes no messages"
-    return _FAILURES.get(error_class or "", "it was refused")
-
-
 Line: TypeAlias = tuple[Look, str, Sequence[str | None]]
 
-_BY_NUMBER: Final = frozenset({"sms", "whatsapp"})
-_FAILURES: Final = {
-    "recipient": "there is no such address, or it takes no mail",
-    "sender": "our sender address was refused",
-    "credentials": "our account at the provider was refused",
-    "refused": "the provider refused it",
-    "unanswered": "the provider didn't say whether it took it",
-    "timeout": "the provider didn't answer",
-    "disconnected": "the provider hung up",
-    "unreachable": "the provider can't be reached",
-    "busy": "the provider is busy",
-    "protocol": "the provider asked us to come back later",
-    "tls": "the connection to the provider isn't safe",
-    "unsupported": "the provider doesn't offer what we insist on",
-    "opted-out": "the recipient wants no messages",
-    "unroutable": "the provider has no way to this number",
-    "template": "the registered template was refused",
-    "account": "our account at the provider is blocked or out of credit",
-    "throttled": "the provider takes no more for now",
-    "unavailable": "the provider is out of order",
-    "country": "messages don't go to this country",
-    "limit": "a limit on messages that cost money was reached",
-    "no-provider": "no provider is switched on for it",
-    "address": "this is no address that mail can go to",
-    "contact-missing": "there is nowhere to send it",
-    "expired": "its time had run out",
-    "poison": "a fault on our side",
-    "internal": "a fault on our side",
-}
 _WITHHELD: Final = {
     "tenant-suspended": "the tenant is suspended",
     "contact-missing": "there is no contact to send it to",
@@ -232,16 +209,16 @@ _FIELDS: Final = {
 _CONTACTS: Final = frozenset({"email", "phone_number"})
 
 
-def field_name(name: str) -> str:
-    """What a stored field is called on pages; policies keep their names."""
-    return _FIELDS.get(name, name.removeprefix("policy.").replace("_", " "))
-
-
 def _fixed(look: Look, text: str) -> Callable[[Happening, str | None], Line]:
     def line(happening: Happening, _: str | None) -> Line:
         return look, text, [happening.data.get("reason"), _by(happening)]
 
     return line
+
+
+def _cleared(happening: Happening, _: str | None) -> Line:
+    ways = [BY.get(channel, channel) for channel in happening.data.get("channels", ())]
+    return "changed", "Contact said to work again", [*ways, _by(happening)]
 
 
 def _disowned(happening: Happening, _: str | None) -> Line:
@@ -282,6 +259,8 @@ _AUDIT: Final[Mapping[str, Callable[[Happening, str | None], Line]]] = {
     "member.resumed": _fixed("changed", "Member resumed"),
     "member.unlocked": _fixed("changed", "Unlocked: limits and wrong codes forgotten"),
     "member.erased": _fixed("changed", "Member erased"),
+    "tenant.contact_cleared": _cleared,
+    "member.contact_cleared": _cleared,
     "attack.tenant": _fixed("refused", "Unusually many wrong codes: codes have 8 digits for now"),
 }
 
@@ -291,7 +270,7 @@ def _delivery(happening: Happening) -> Line:
     state = happening.what.removeprefix("delivery.")
     took = None if happening.number is None else f"after {_seconds(happening.number)}"
     notes = [happening.provider, happening.answer, took]
-    why = failure(happening.error_class, happening.channel)
+    why = failure(_class_of(happening), happening.channel)
     match state:
         case "sent":
             taker = "the mail server" if happening.channel == "email" else "the provider"
@@ -301,13 +280,34 @@ def _delivery(happening: Happening) -> Line:
         case "queued" if happening.error_class == "fallback":
             return "queued", f"Now tried {BY.get(happening.channel or '', 'another way')}", notes
         case "queued":
-            return "queued", f"{_lead(message, 'Not through yet')}: {why}. We try again", notes
+            tries = happening.data.get("tries")
+            notes = [happening.provider, happening.answer, f"{tries} tries" if tries else took]
+            return "queued", f"{_lead(message, _standing(happening))}: {why}", notes
         case "failed":
             return "failed", f"{_lead(message, 'Not delivered')}: {why}", notes
         case "expired":
             return "expired", f"{_lead(message, 'Not sent')}: {failure('expired')}", notes
         case _:
             return "expired", "Not sent: a newer code or a change had made it void", notes
+
+
+def _standing(happening: Happening) -> str:
+    """A message that is settled by now is tried no more."""
+    if not happening.data.get("over"):
+        return "Still trying"
+    return "Not taken" if kind_of(happening.error_class) in {"contact", "ours"} else "Put off"
+
+
+def _class_of(happening: Happening) -> str | None:
+    """Earlier versions kept an answer that meant "later" under what it was an answer to."""
+    put_off = happening.what == "delivery.queued" and happening.channel == "email" and happening.provider
+    if put_off and _PUT_OFF.match(happening.answer or "") and happening.error_class in _OF_EARLIER_VERSIONS:
+        return "later"
+    return happening.error_class
+
+
+_PUT_OFF: Final = re.compile(r"4\d\d ")
+_OF_EARLIER_VERSIONS: Final = frozenset({"recipient", "sender", "refused", "credentials"})
 
 
 def _seconds(milliseconds: int) -> str:

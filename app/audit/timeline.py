@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.audit.folding import fold
 from app.audit.notices import gather
 from app.audit.story import Entry, Happening, take_back, tell
 from app.errors import FieldError, InvalidRequest
@@ -26,21 +27,23 @@ SELECT s.*, coalesce(a.email, k.name) AS actor
 FROM (
     (SELECT e.at, 'a' || lpad(e.id::text, 19, '0') COLLATE "C" AS ref, e.action AS what, NULL AS kind,
             e.data ->> 'channel' AS channel, NULL AS provider, NULL AS answer, NULL AS error_class,
-            NULL::integer AS number, e.actor_kind, e.actor_id, host(e.ip) AS ip, e.user_agent, e.data
+            NULL::integer AS number, NULL::uuid AS message, e.challenge_id AS challenge, e.subject_kind AS subject,
+            e.actor_kind, e.actor_id, host(e.ip) AS ip, e.user_agent, e.data
        FROM audit_events e
       WHERE e.tenant_id = $1 AND ($2::timestamptz IS NULL OR e.at <= $2)
         AND ($2::timestamptz IS NULL OR (e.at, 'a' || lpad(e.id::text, 19, '0') COLLATE "C") < ($2, $3))
       ORDER BY e.at DESC, e.id DESC LIMIT $4)
     UNION ALL
     (SELECT d.at, 'd' || lpad(d.id::text, 19, '0') COLLATE "C", 'delivery.' || d.state, d.kind, d.channel, d.provider,
-            coalesce(d.error_text, d.provider_message_id), d.error_class, d.took_ms, 'system', NULL, NULL, NULL, NULL
+            coalesce(d.error_text, d.provider_message_id), d.error_class, d.took_ms, d.outbox_id, d.challenge_id, NULL,
+            'system', NULL, NULL, NULL, NULL
        FROM delivery_events d
       WHERE d.tenant_id = $1 AND ($2::timestamptz IS NULL OR d.at <= $2)
         AND ($2::timestamptz IS NULL OR (d.at, 'd' || lpad(d.id::text, 19, '0') COLLATE "C") < ($2, $3))
       ORDER BY d.at DESC, d.id DESC LIMIT $4)
     UNION ALL
     (SELECT r.minute, 'r' || r.reason COLLATE "C", 'refused.' || r.reason, NULL, NULL, NULL, NULL, NULL,
-            sum(r.count)::integer, 'anonymous', NULL, NULL, NULL, NULL
+            sum(r.count)::integer, NULL, NULL, NULL, 'anonymous', NULL, NULL, NULL, NULL
        FROM refusals r
       WHERE r.tenant_id = $1
         AND ($2::timestamptz IS NULL OR (r.minute, 'r' || r.reason COLLATE "C") < ($2, $3))
@@ -89,7 +92,7 @@ class Timeline:
         happenings = [_happening(row) for row in rows[:limit]]
         last = happenings[-1] if len(rows) > limit else None
         following = base64url(msgspec.json.encode((last.at, last.ref))) if last else None
-        return Story(tell(gather(happenings), known), happenings, following)
+        return Story(tell(fold(gather(happenings)), known), happenings, following)
 
 
 def _happening(row: Mapping[str, Any]) -> Happening:

@@ -234,6 +234,7 @@ async def _smtp(settings: Settings) -> Check:
         username=settings.smtp_username,
         password=settings.smtp_password,
         timeout=min(_TIMEOUT, settings.smtp_timeout_seconds),
+        local_hostname=settings.smtp_ehlo_name,
     )
     try:
         async with client:

@@ -1,6 +1,6 @@
 """`gatehouse member …`: the people inside a tenant."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO, Final, TypeVar
 from uuid import UUID
@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from app.cli.factors import Owner, reset_factors_of
-from app.cli.output import one_line, print_fields, print_json, print_table, warn
+from app.cli.output import one_line, print_cleared, print_fields, print_json, print_table, warn
 from app.cli.services import OPERATOR, SHELL, Services, with_services
 from app.errors import NotFound
 from app.members.invitations import Invitation
@@ -188,6 +188,20 @@ def unlock(slug: str, who: str, as_json: bool) -> None:
         print_json({"unlocked": unlocked})
     else:
         print("The member is unlocked." if unlocked else "There was nothing to unlock for this member.")
+
+
+@member.command("clear-failing")
+@click.argument("slug")
+@_who
+@_json_option
+def clear_failing(slug: str, who: str, as_json: bool) -> None:
+    """Say that a member's contact works again, though a provider said that there is no such address or number."""
+
+    async def work(services: Services) -> Sequence[str]:
+        found = await _find(services, slug, who)
+        return await services.marks.clear(found.tenant_id, found.id, actor=OPERATOR, client=SHELL)
+
+    print_cleared("the member", with_services(work), as_json)
 
 
 @member.command("reset-factors")

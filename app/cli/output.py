@@ -30,6 +30,16 @@ def print_fields(fields: Mapping[str, object]) -> None:
         print(f"{name.ljust(width)}  {_shown(value)}")
 
 
+def print_cleared(whose: str, channels: Sequence[str], as_json: bool) -> None:
+    """What `clear-failing` did."""
+    if as_json:
+        print_json({"cleared": list(channels)})
+    elif channels:
+        print(f"The contact of {whose} counts as working again: {', '.join(channels)}.")
+    else:
+        print(f"The contact of {whose} was not marked as failing.")
+
+
 def warn(sentence: str) -> None:
     """Says something that is no result."""
     print(f"gatehouse: {one_line(sentence)}", file=sys.stderr)

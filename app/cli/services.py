@@ -17,6 +17,7 @@ from app.auth.factors.service import Factors
 from app.auth.sessions import Sessions
 from app.auth.unlocking import Unlocking
 from app.cli.stores import open_stores
+from app.delivery.marks import Marks
 from app.delivery.outbox import WAKE_CHANNEL
 from app.errors import GatehouseError, Unavailable
 from app.keys import KeyRing
@@ -61,6 +62,7 @@ class Services:
     members: Members
     files: TenantFiles
     unlocking: Unlocking
+    marks: Marks
     admins: Admins
     api_keys: ApiKeys
     factors: Factors
@@ -126,6 +128,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             Members(db, settings, now, wake_worker),
             TenantFiles(db, settings, now, wake_worker),
             Unlocking(db, now),
+            Marks(db, now),
             Admins(db, now),
             ApiKeys(db, now),
             Factors(db, ring, settings, Sessions(db, ring, settings, now), now, wake_worker),

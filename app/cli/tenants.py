@@ -8,7 +8,7 @@ import click
 
 from app.cli.factors import Owner, reset_factors_of
 from app.cli.import_export import export, import_
-from app.cli.output import print_fields, print_json, print_table, warn
+from app.cli.output import print_cleared, print_fields, print_json, print_table, warn
 from app.cli.services import OPERATOR, SHELL, Services, with_services
 from app.tenants.model import Tenant
 from app.tenants.rules import parse_policy_assignments
@@ -145,6 +145,19 @@ def unlock(slug: str, as_json: bool) -> None:
         print_json({"unlocked": unlocked})
     else:
         print(f"{slug} is unlocked." if unlocked else f"There was nothing to unlock for {slug}.")
+
+
+@tenant.command("clear-failing")
+@click.argument("slug")
+@_json_option
+def clear_failing(slug: str, as_json: bool) -> None:
+    """Say that a tenant's contact works again, though a provider said that there is no such address or number."""
+
+    async def work(services: Services) -> Sequence[str]:
+        found = await services.tenants.get(slug)
+        return await services.marks.clear(found.id, actor=OPERATOR, client=SHELL)
+
+    print_cleared(slug, with_services(work), as_json)
 
 
 @tenant.command("reset-factors")

@@ -11,7 +11,8 @@ from email.policy import compat32
 from typing import Final
 
 from app.delivery.callbacks.posted import Report
-from app.delivery.providers.rest import Fault
+from app.delivery.faults import Fault
+from app.delivery.smtp_replies import fault_of
 
 # Ours are small, and servers return no more than the mail itself.
 MAX_BYTES: Final = 256 * 1024
@@ -21,10 +22,10 @@ _ON_THE_WAY: Final = frozenset({"delayed", "relayed", "expanded"})
 _ACTIONS: Final = _ON_THE_WAY | {_ARRIVED, "failed"}
 # As `app.delivery.render` makes them.
 _MESSAGE_ID: Final = re.compile(r"<([0-9a-f]{32})@[^<>@\s]{1,255}>")
-# Class, subject, detail (RFC 3463); servers add comments.
-_STATUS: Final = re.compile(r"\s*([245])\.(\d{1,3})\.(\d{1,3})")
-# The mail system, the protocol, the content, a policy: nothing that is the address's fault (RFC 3463, 3).
-_NOT_THE_ADDRESS: Final = frozenset({"3", "5", "6", "7"})
+# What the next server answered to ours: "smtp; 550-5.1.1 No such user".
+_ANSWER: Final = re.compile(r"smtp\s*;\s*([245]\d\d)[ -]+(.*)", re.IGNORECASE)
+# A refused recipient's code, where the notification names none.
+_NO_CODE: Final = 550
 
 
 class NotABounce(ValueError):
@@ -85,14 +86,17 @@ def _message_ids(mail: Message, fields: Sequence[Message]) -> Iterator[str]:
 
 
 def _fault(failed: Iterable[Message]) -> tuple[Fault, str]:
-    """Why, by the first recipient's status. Without one the address is to blame: that is what most bounces are."""
+    """Why, by the first recipient's status and by what the next server answered.
+
+    Where neither says anything the address is to blame: that is what most bounces are. The server has given up, so
+    nothing comes later.
+    """
     first = next(iter(failed))
-    status = _field(first, "Status")
-    text = f"{status} {_field(first, 'Diagnostic-Code')}".strip()
-    found = _STATUS.match(status)
-    if found and found[1] != "5":
-        return Fault.UNREACHABLE, text
-    return (Fault.REFUSED if found and found[2] in _NOT_THE_ADDRESS else Fault.RECIPIENT), text
+    status, told = _field(first, "Status"), _field(first, "Diagnostic-Code")
+    answer = _ANSWER.search(told)
+    code, words = (int(answer[1]), answer[2]) if answer else (_NO_CODE, told.partition(";")[2])
+    fault = fault_of("rcpt", code, f"{status}\n{words}")
+    return Fault.UNREACHABLE if not fault.permanent else fault, f"{status} {told}".strip()
 
 
 def _field(message: Message, name: str) -> str:

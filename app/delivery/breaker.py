@@ -14,8 +14,8 @@ _THRESHOLD: Final = 5
 _REST_SECONDS: Final = 10.0
 # Somebody is asking just now: how it ends is known soon.
 _PROBED_SECONDS: Final = 1.0
-# These say nothing about how the provider is: it answered about one recipient, or the fault is ours.
-_OF_ONE_MESSAGE: Final = frozenset({"recipient", "internal", "busy"})
+# These say nothing about how the provider is: the fault is ours.
+_OF_OURSELVES: Final = frozenset({"internal", "busy"})
 
 
 class Breaker:
@@ -44,7 +44,7 @@ class Breaker:
         except DeliveryError as error:
             # Who was hung up on because the code expired has not answered at all.
             if error.error_class != EXPIRED:
-                self._learn(bad=not error.permanent and error.error_class not in _OF_ONE_MESSAGE)
+                self._learn(bad=not (error.permanent or error.of_one or error.error_class in _OF_OURSELVES))
             raise
         else:
             self._learn(bad=False)

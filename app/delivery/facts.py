@@ -18,14 +18,16 @@ from app.masking import mask_ip
 def facts(claimed: Claimed, locale: str, now: datetime) -> dict[str, str | None]:
     """By the names that the words use; None for what isn't known."""
     zone = claimed.tenant_timezone or "UTC"
-    asked_date, asked_time, _ = _moment(_minute(claimed.asked_at or claimed.created_at), zone, locale)
-    _, expires_time, offset = _moment(_minute(claimed.expires_at), zone, locale)
+    asked_date, asked_time, asked_zone = _moment(_minute(claimed.asked_at or claimed.created_at), zone, locale)
+    # Between the two the clocks may have changed.
+    _, expires_time, expires_zone = _moment(_minute(claimed.expires_at), zone, locale)
     browser, system = browser_and_system(claimed.user_agent)
     return {
         "asked_date": asked_date,
         "asked_time": asked_time,
+        "asked_zone": asked_zone,
         "expires_time": expires_time,
-        "zone": offset,
+        "expires_zone": expires_zone,
         "lifetime": _lifetime(max(1, int((claimed.expires_at - now).total_seconds() + 30) // 60), locale),
         "browser": browser,
         "system": system,

@@ -28,14 +28,16 @@ class DeliveryError(Exception):
     """A provider did not take a message.
 
     `error_class` is a stable word for statistics, `text` a sentence for an admin. Neither may hold an address or a
-    code; what a server says is cleaned by `harmless` before it is stored.
+    code; what a server says is cleaned by `harmless` before it is stored. `of_one` says that the answer was about one
+    recipient, which tells nothing of how the provider is.
     """
 
     permanent: ClassVar[bool]
 
-    def __init__(self, error_class: str, text: str) -> None:
+    def __init__(self, error_class: str, text: str, *, of_one: bool = False) -> None:
         self.error_class = error_class
         self.text = text
+        self.of_one = of_one
         super().__init__(f"{error_class}: {text}")
 
 

@@ -63,8 +63,9 @@ def email(message: Message, *, to: str, from_header: str, domain: str) -> bytes:
         f"Subject: {subject if _is_plain(subject) else _encoded(subject, 'Subject')}",
         f"Date: {format_datetime(message.date.replace(microsecond=0))}",
         f"Message-ID: <{message.id}@{domain}>",
-        # RFC 3834: no out-of-office replies, please.
+        # No out-of-office replies, please: by RFC 3834, and as Exchange wants it said.
         "Auto-Submitted: auto-generated",
+        "X-Auto-Response-Suppress: All",
         "MIME-Version: 1.0",
         f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"',
         "",

@@ -268,15 +268,16 @@ class Renderer:
         bound = known["code"] and self._autofill_host
         autofill = f"\n\n@{self._autofill_host} #{known['code']}" if bound else ""
         if known["code"] and branding.sms_text:
-            return one_line(wording.fill(branding.sms_text, known)) + autofill
+            return gsm.plain(one_line(wording.fill(branding.sms_text, known))) + autofill
         context = words.context(known)
-        full = words.line("short", context) + autofill
+        full = gsm.plain(words.line("short", context)) + autofill
         if not gsm.excess(full) or not known["code"]:
             return full
-        brief = words.line("brief", context) + autofill
-        name = known["tenant"]
+        brief = gsm.plain(words.line("brief", context)) + autofill
+        name = gsm.plain(known["tenant"])
         if 0 < (excess := gsm.excess(brief)) <= len(name) - _SHORTEST_NAME:
-            brief = words.line("brief", words.context({**known, "tenant": name[:-excess].rstrip()})) + autofill
+            cut = words.context({**known, "tenant": name[:-excess].rstrip()})
+            brief = gsm.plain(words.line("brief", cut)) + autofill
         return full if gsm.excess(brief) else brief
 
 

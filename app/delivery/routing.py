@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Final
 
+from app.audit.blame import CONTACT
+
 MAX_TRIES: Final = 5
 # 1, 4, 16, 64 seconds: a hiccup costs a second, a server that restarts is still met within the code's life.
 _FIRST: Final = timedelta(seconds=1)
@@ -11,8 +13,8 @@ _LONGEST: Final = timedelta(seconds=120)
 # Of a deferral, which costs nobody a copy: somebody is waiting for the code.
 _LONGEST_DEFERRED: Final = timedelta(seconds=30)
 
-# The recipient's doing, by the providers' error classes: whatever else goes by this channel will not arrive either.
-UNHEALTHY: Final = frozenset({"recipient", "address", "opted-out"})
+# The error classes that mark a contact: there is no such address or number, whoever is asked.
+UNHEALTHY: Final = CONTACT
 
 
 def retry_at(*, tries: int, now: datetime, expires_at: datetime, chance: float) -> datetime | None:

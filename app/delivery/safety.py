@@ -23,6 +23,8 @@ _ASSESS: Final = "SELECT * FROM fn.assess_sms($1, $2, $3)"
 _BLOCK_DIGITS: Final = 4
 # Of fewer codes a percentage says nothing.
 _ALARM_AT_LEAST: Final = 50
+# The channels that go to numbers and cost money: one set of rules, counted for each.
+_BY_NUMBER: Final = {"sms": "SMS", "whatsapp": "WhatsApp messages"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +43,36 @@ class Limit:
 
 def limits_for(settings: Settings, channel: str, number: str, number_key: str) -> list[Limit]:
     """What a message to `number` counts towards, the widest first. `number_key` stands for the number. Pure."""
-    if channel == "whatsapp":
-        limits = [Limit("whatsapp", "day", settings.whatsapp_daily_cap, "The day's WhatsApp messages are used up.")]
-    elif channel == "sms":
-        block = number[:-_BLOCK_DIGITS]
+    if channel not in _BY_NUMBER:
+        return []
+    name = _BY_NUMBER[channel]
+    if channel == "sms":
         limits = [
-            Limit("sms", "day", settings.sms_daily_cap, "The day's SMS are used up."),
-            Limit("sms", "minute", settings.sms_minute_limit, "This minute's SMS are used up.", paced=True),
-            Limit(
-                f"sms {block}",
-                "hour",
-                settings.sms_prefix_hourly_limit,
-                "Too many SMS this hour to numbers that begin like this one.",
-            ),
-            Limit(
-                f"sms number {number_key}",
-                "hour",
-                settings.sms_number_hourly_limit,
-                "Too many SMS to this number this hour.",
-            ),
+            Limit("sms", "day", settings.sms_daily_cap, f"The day's {name} are used up."),
+            Limit("sms", "minute", settings.sms_minute_limit, f"This minute's {name} are used up.", paced=True),
         ]
     else:
-        limits = []
+        limits = [Limit(channel, "day", settings.whatsapp_daily_cap, f"The day's {name} are used up.")]
+    limits += [
+        Limit(
+            f"{channel} {number[:-_BLOCK_DIGITS]}",
+            "hour",
+            settings.sms_prefix_hourly_limit,
+            f"Too many {name} this hour to numbers that begin like this one.",
+        ),
+        Limit(
+            f"{channel} number {number_key}",
+            "hour",
+            settings.sms_number_hourly_limit,
+            f"Too many {name} to this number this hour.",
+        ),
+    ]
     return [limit for limit in limits if limit.most]
 
 
 def country_refused(settings: Settings, channel: str, number: str) -> bool:
-    """Whether SMS don't go to this number's country. A number of no country goes nowhere once there is a list. Pure."""
-    if channel != "sms" or not settings.sms_allowed_countries:
+    """Whether messages don't go to this number's country. One of no country goes nowhere once there is a list. Pure."""
+    if channel not in _BY_NUMBER or not settings.sms_allowed_countries:
         return False
     try:
         parsed = parse(number)
@@ -91,10 +95,12 @@ class Safety:
     async def check(self, claimed: Claimed, now: datetime) -> None:
         """Counts the message, once. Raises `DeliveryError` for one that must not go, `Unavailable`."""
         number = claimed.destination
-        if number is None or claimed.channel not in {"sms", "whatsapp"}:
+        if number is None or claimed.channel not in _BY_NUMBER:
             return
         if country_refused(self._settings, claimed.channel, number):
-            self._refuse(claimed, PermanentFailure("country", "SMS are not sent to this country."))
+            self._refuse(
+                claimed, PermanentFailure("country", f"{_BY_NUMBER[claimed.channel]} are not sent to this country.")
+            )
         number_key = keyed_hash(self._ring.current.recipient, "number", number.encode())[:16].hex()
         limits = limits_for(self._settings, claimed.channel, number, number_key)
         row = await self._database.row(

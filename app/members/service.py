@@ -19,7 +19,7 @@ from app.members.invitations import Invitation
 from app.members.model import SELECTED, Member
 from app.members.search import MAX_LIMIT, Filters, MemberPage
 from app.members.stats import SignInCounts, keep_hours, read_stats, read_stats_of
-from app.members.story import About, read_changes, read_story
+from app.members.story import About, read_changes, read_story, told
 from app.settings import Settings
 from app.storage.db import Database, repeatable
 from app.tenants.history import Change
@@ -220,8 +220,10 @@ class Members:
     async def about(self, member: Member, *, limit: int = 30) -> About:
         """What happened to a member, and who changed what about them: the newest `limit` of each."""
         async with self._db.every_tenant() as connection:
+            happenings = await read_story(connection, member.tenant_id, member.id, limit=limit)
             return About(
-                await read_story(connection, member.tenant_id, member.id, limit=limit),
+                told(happenings),
+                happenings,
                 await read_changes(connection, member.tenant_id, member.id, limit=limit),
                 await read_stats_of(connection, member.tenant_id, self._clock(), member.id),
             )

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from app.audit.folding import fold
 from app.audit.story import Entry, Happening, tell
 from app.members.stats import SignInCounts
 from app.storage import SYSTEM_TENANT
@@ -25,11 +26,13 @@ SELECT s.*, coalesce(a.email, k.name) AS actor
 FROM (
     SELECT o.at, 'a' || lpad(o.id::text, 19, '0') COLLATE "C" AS ref, o.action AS what, NULL AS kind,
            o.data ->> 'channel' AS channel, NULL AS provider, NULL AS answer, NULL AS error_class,
-           NULL::integer AS number, o.actor_kind, o.actor_id, host(o.ip) AS ip, o.user_agent, o.data
+           NULL::integer AS number, NULL::uuid AS message, o.challenge_id AS challenge, o.subject_kind AS subject,
+           o.actor_kind, o.actor_id, host(o.ip) AS ip, o.user_agent, o.data
       FROM own o
     UNION ALL
     SELECT d.at, 'd' || lpad(d.id::text, 19, '0') COLLATE "C", 'delivery.' || d.state, d.kind, d.channel, d.provider,
-           coalesce(d.error_text, d.provider_message_id), d.error_class, d.took_ms, 'system', NULL, NULL, NULL, NULL
+           coalesce(d.error_text, d.provider_message_id), d.error_class, d.took_ms, d.outbox_id, d.challenge_id, NULL,
+           'system', NULL, NULL, NULL, NULL
       FROM delivery_events d
      WHERE d.tenant_id = $1 AND d.at >= (SELECT min(o.at) FROM own o)
        AND d.challenge_id IN (SELECT o.challenge_id FROM own o)
@@ -49,19 +52,28 @@ ORDER BY s.at DESC, s.id DESC LIMIT $4
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What staff read of a member beside their fields, each newest first. Contacts and names in it are masked."""
+    """What staff read of a member beside their fields, each newest first. Contacts and names in it are masked.
+
+    `happenings` is what the entries tell of.
+    """
 
     entries: Sequence[Entry]
+    happenings: Sequence[Happening]
     changes: Sequence[Change]
     counts: Sequence[SignInCounts]
 
 
 async def read_story(
     connection: asyncpg.Connection, tenant_id: UUID, member_id: UUID, *, limit: int
-) -> Sequence[Entry]:
+) -> Sequence[Happening]:
     """The newest of a member's story, read in the all-tenants scope."""
     rows = await connection.fetch(_STORY, tenant_id, member_id, SYSTEM_TENANT, limit)
-    return tell([_happening(row) for row in rows], {})
+    return [_happening(row) for row in rows]
+
+
+def told(happenings: Sequence[Happening]) -> Sequence[Entry]:
+    """The story in words."""
+    return tell(fold(happenings), {})
 
 
 async def read_changes(

@@ -201,6 +201,14 @@ class Settings:
     smtp_password: str | None = setting(text, None, "Its password.", secret=True)
     smtp_from_email: str | None = setting(parsing.email, None, "Sender address of every email.")
     smtp_from_name: str = setting(text, "Gatehouse", "Sender name of every email.")
+    smtp_ehlo_name: str = setting(
+        parsing.host_name,
+        Derived(
+            "the domain of SMTP_FROM_EMAIL, else the host of PUBLIC_URL",
+            lambda known: parsing.greeting_name(known["smtp_from_email"], known["public_url"]),
+        ),
+        "The name that mail servers are greeted with (EHLO).",
+    )
     smtp_timeout_seconds: int = setting(
         whole(1, 60), 10, "Seconds to wait for each answer of the SMTP server; three times that for the one to a mail."
     )
@@ -223,17 +231,22 @@ class Settings:
         "twilio, sns, msg91, gupshup, vonage, console; several: tried in order.",
     )
     sms_allowed_countries: tuple[str, ...] = setting(
-        listed(parsing.region), (), "Countries SMS go to, as ISO codes separated by commas; unset: any, and a warning."
+        listed(parsing.region),
+        (),
+        "Countries SMS and WhatsApp messages go to, as ISO codes separated by commas; unset: any, and a warning.",
     )
     sms_daily_cap: int = setting(whole(0, 100_000_000), 10_000, "SMS sent in a day (UTC); 0: no cap.")
     sms_minute_limit: int = setting(whole(0, 1_000_000), 600, "SMS sent in a minute, the rest waits; 0: no limit.")
     sms_prefix_hourly_limit: int = setting(
         whole(0, 1_000_000),
         50,
-        "SMS sent in an hour to numbers that differ in their last four digits only; 0: no limit.",
+        "SMS, and as many WhatsApp messages, sent in an hour to numbers that differ in their last four digits only; "
+        "0: no limit.",
     )
     sms_number_hourly_limit: int = setting(
-        whole(0, 1000), 10, "SMS sent to one number in an hour, by all tenants together; 0: no limit."
+        whole(0, 1000),
+        10,
+        "SMS, and as many WhatsApp messages, sent to one number in an hour, by all tenants together; 0: no limit.",
     )
     sms_entered_percent_alarm: int = setting(
         whole(0, 100), 20, "Alarm when less than this percentage of the codes sent by SMS is entered; 0: never."

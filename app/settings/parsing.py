@@ -7,6 +7,7 @@ the setting: "must be a whole number from 1 to 65535". The caller adds what was 
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -193,6 +194,27 @@ def domain(value: str) -> str:
     if not _DOMAIN.fullmatch(name):
         raise ValueError("must be a name in the DNS such as example.com")
     return name
+
+
+def host_name(value: str) -> str:
+    """A whole name in the DNS, for a greeting: servers refuse a bare machine name."""
+    name = domain(value)
+    if "." not in name:
+        raise ValueError("must be a whole name in the DNS such as mail.example.com")
+    return name
+
+
+def greeting_name(sender: str | None, public_url: str) -> str:
+    """What we call ourselves to mail servers: the sender's domain, else our own host; never a bare machine name.
+
+    RFC 5321, 4.1.3: who has no name says the address.
+    """
+    for name in ((sender or "").rpartition("@")[2], urlsplit(public_url).hostname or ""):
+        with suppress(ValueError):
+            return f"[{'IPv6:' if ':' in name else ''}{ipaddress.ip_address(name.strip('[]'))}]"
+        with suppress(UnicodeError, ValueError):
+            return host_name(name.encode("idna").decode())
+    return "[127.0.0.1]"
 
 
 def return_url(value: str) -> str:

@@ -7,11 +7,16 @@ const formats = {
   day: new Intl.DateTimeFormat(lang, { dateStyle: "long" }),
   clock: new Intl.DateTimeFormat(lang, { second: "2-digit", ...clock }),
 };
-const zone = formats.full.formatToParts().find((part) => part.type === "timeZoneName").value;
+const zoneOf = (date) => formats.full.formatToParts(date).find((part) => part.type === "timeZoneName").value;
+const zone = zoneOf();
 
 function localise(root) {
-  for (const time of root.querySelectorAll("time[data-local]"))
-    time.textContent = formats[time.dataset.local].format(new Date(time.dateTime));
+  for (const time of root.querySelectorAll("time[data-local]")) {
+    const date = new Date(time.dateTime);
+    time.textContent = formats[time.dataset.local].format(date);
+    // The page names one zone for them all; before and after a change of the clocks there are two.
+    if (time.dataset.local === "clock" && zoneOf(date) !== zone) time.textContent += ` ${zoneOf(date)}`;
+  }
   for (const name of root.querySelectorAll("[data-zone]")) name.textContent = zone;
   root.querySelectorAll("[data-timeline]").forEach(regroup);
 }

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
 from playwright.async_api import Route, expect
 
+from app.delivery.marks import Marks
 from app.storage.db import Database
 from app.web.services import utc_now
 from tests.browser.conftest import Site, Window
 from tests.browser.test_admin_portal import sign_in
-from tests.people import add_tenant
+from tests.people import add_member, add_tenant
 
 OpenWindow = Callable[..., Awaitable[Window]]
 
@@ -38,6 +40,149 @@ async def test_the_whole_page_knows_what_was_saved(db: Database, site: Site, ope
     await expect(window.page.locator("#changes li").first).to_contain_text("Name changed")
     await expect(window.page.locator("#about time")).to_contain_text("CE")
     await expect(main).to_have_text(["Send a test message"])
+
+
+async def _bounced(db: Database, site: Site, window: Window) -> str:
+    """A tenant whose address a mail server doesn't know, seen by staff; gives the page's path."""
+    tenant = await add_tenant(db, utc_now(), name="Bounced Ltd", email="gone@acme.example")
+    await sign_in(db, site, window)
+    path = f"/admin/tenants/{tenant.slug}"
+    site.mail.answers["RCPT"].append("550 5.1.1 no such user")
+    await window.open(path)
+    await window.page.locator("#send-test").click()
+    await expect(window.page.locator("#test-state")).to_contain_text("Failed")
+    return path
+
+
+async def test_every_part_of_the_page_follows_a_mend(db: Database, site: Site, open_window: OpenWindow) -> None:
+    """A bounce, a correction, a test that arrives: advice, badge, mark and story say so without a reload."""
+    window = await open_window()
+    page = window.page
+    path = await _bounced(db, site, window)
+    story = page.locator("#timeline .entry .text")
+    await expect(story.first).to_contain_text("Test message not delivered: there is no such address")
+    await expect(page.locator("#advice")).to_contain_text("The email address bounced. Ask for a new one")
+    await expect(page.locator("#delivery-health")).to_contain_text("Failing")
+    await expect(page.locator("#marks")).to_contain_text("there is no such address")
+    await window.open(path)
+    await window.check("admin-tenant-bounced")
+    loads: list[str] = []
+    page.on("framenavigated", lambda frame: loads.append(frame.url))
+
+    await page.get_by_role("link", name="Edit the contact").click()
+    await page.get_by_label("Email").fill("found@acme.example")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator("#contact")).to_contain_text("found@acme.example")
+    await expect(page.locator("#advice")).to_have_text("")
+    await expect(page.locator("#delivery-health")).to_have_text("")
+    await expect(page.locator("#marks")).to_have_text("")
+    await expect(story.filter(has_text="Changed: email")).to_have_count(1)
+
+    await page.locator("#send-test").click()
+    await expect(page.locator("#test-state")).to_contain_text("Sent")
+    await expect(story.filter(has_text="Test message: accepted by the mail server")).to_have_count(1)
+    await expect(page.locator("#advice")).to_have_text("")
+    assert loads == []
+
+
+async def test_every_part_of_a_members_page_follows(db: Database, site: Site, open_window: OpenWindow) -> None:
+    """A member's code bounces; the address is corrected in place, and advice, mark and story say so at once."""
+    window = await open_window()
+    page = window.page
+    tenant = await add_tenant(db, utc_now(), name="Members Ltd")
+    member = await add_member(db, utc_now(), tenant, email="gone@home.example")
+    await sign_in(db, site, window)
+    site.mail.answers["RCPT"].append("550 5.1.1 no such user")
+    before = site.mail.count("RCPT")
+    async with httpx.AsyncClient() as client:
+        asked = await client.post(
+            f"{site.url}/api/v1/tenants/{tenant.slug}/otp/request", json={"identifier": "gone@home.example"}
+        )
+    assert asked.status_code == 202
+    await site.mail.asked("RCPT", before + 1)
+    marks = Marks(db, utc_now)
+    while not await marks.of(tenant.id, member):
+        pass  # it stands there once the worker has written down what the server said
+    await window.open(f"/admin/tenants/{tenant.slug}/members/{member}")
+    await expect(page.locator("#advice")).to_contain_text("The email address bounced. Ask for a new one")
+    await expect(page.locator("#marks")).to_contain_text("there is no such address")
+    await window.check("admin-member-bounced")
+    await page.get_by_role("link", name="Edit the contact").click()
+    await page.get_by_label("Email").first.fill("found@home.example")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator("#contact")).to_contain_text("found@home.example")
+    await expect(page.locator("#advice")).to_have_text("")
+    await expect(page.locator("#marks")).to_have_text("")
+    await expect(page.locator("#timeline")).to_contain_text("Member changed")
+    await expect(page.locator("#changes")).to_contain_text("Email changed")
+
+
+async def test_without_javascript_it_says_so_after_the_redirect(
+    db: Database, site: Site, open_window: OpenWindow
+) -> None:
+    """Each page that a form leads to has it all, the outcome of the test included; the advice's own button does it."""
+    window = await open_window(javascript=False)
+    page = window.page
+    tenant = await add_tenant(db, utc_now(), name="Bounced Plainly Ltd", email="gone@acme.example")
+    await sign_in(db, site, window)
+    path = f"/admin/tenants/{tenant.slug}"
+    site.mail.answers["RCPT"].append("550 5.1.1 no such user")
+    await window.open(path)
+    await window.press("Send a test message")
+    await expect(page.locator("#test-state")).to_contain_text("Failed")
+    await expect(page.locator("#advice")).to_contain_text("The email address bounced")
+    await expect(page.locator("#delivery-health")).to_contain_text("Failing")
+
+    await page.get_by_role("link", name="Edit the contact").click()
+    await page.get_by_label("Email").fill("found@acme.example")
+    await window.press("Save")
+    await expect(page.locator("#advice")).to_have_text("")
+    await expect(page.locator("#delivery-health")).to_have_text("")
+    await window.press("Send a test message")
+    await expect(page.locator("#test-state")).to_contain_text("Sent")
+    story = page.locator("#timeline .entry .text")
+    await expect(story.filter(has_text="Test message: accepted by the mail server")).to_have_count(1)
+
+
+async def test_advice_has_the_button_that_does_it(db: Database, site: Site, open_window: OpenWindow) -> None:
+    """A test from the advice arrives, and the advice is gone; a mark can be taken off by hand, too."""
+    window = await open_window()
+    page = window.page
+    path = await _bounced(db, site, window)
+    await page.locator("#advice").get_by_role("button", name="Send test").click()
+    await expect(page.locator("#test-state")).to_contain_text("Sent")
+    await expect(page.locator("#advice")).to_have_text("")
+    site.mail.answers["RCPT"].append("550 5.1.1 no such user")
+    await page.locator("#send-test").click()
+    await expect(page.locator("#delivery-health")).to_contain_text("Failing")
+    await page.get_by_role("button", name="It works again").click()
+    await expect(page.get_by_text("The contact counts as working again.")).to_be_visible()
+    assert page.url.startswith(site.url + path)
+    await expect(page.locator("#delivery-health")).to_have_text("")
+    await expect(page.locator("#advice")).to_have_text("")
+
+
+async def test_times_before_a_change_of_clocks_have_their_zone(
+    db: Database, site: Site, open_window: OpenWindow
+) -> None:
+    """The page names one zone for its clock times; a time of the other half of the year says that it is another."""
+    window = await open_window()
+    now = utc_now()
+    tenant = await add_tenant(db, now, name="Two Offsets Ltd")
+    async with db.every_tenant() as connection:
+        for month in (1, 7):
+            await connection.execute(
+                "INSERT INTO audit_events (tenant_id, at, action, actor_kind, source) VALUES ($1, $2, $3, $4, $5)",
+                tenant.id,
+                now.replace(year=now.year - (now.month < month), month=month, day=1),
+                "tenant.unlocked",
+                "operator",
+                "cli",
+            )
+    await sign_in(db, site, window)
+    await window.open(f"/admin/tenants/{tenant.slug}")
+    shown = await window.page.locator("#timeline .entry time").all_inner_texts()
+    assert sum(text.endswith(("CET", "CEST")) for text in shown) == 1
 
 
 async def test_a_sign_in_that_ended_is_said(db: Database, site: Site, open_window: OpenWindow) -> None:

@@ -27,7 +27,7 @@ from tests.adminapi import AdminApi, admin_api
 from tests.admins import add_admin
 from tests.conftest import Clock
 from tests.http import BASE_URL, Http, serve
-from tests.people import SomeTenant, add_tenant, count, current_code
+from tests.people import SomeTenant, add_member, add_tenant, count, current_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +231,23 @@ async def test_unlocking_lets_the_next_code_out(world: World) -> None:
     assert (await world.http.otp(tenant.slug, "request")).status_code == 202
     untouched = await world.tenant()
     assert (await world.manager("POST", f"/tenants/{untouched.slug}/unlock")).json() == {"unlocked": False}
+
+
+async def test_a_mark_is_taken_off(world: World) -> None:
+    """A tenant's or a member's, by managers; what was marked is answered, and there is a line for the story."""
+    tenant = await world.tenant()
+    member = await add_member(world.db, world.clock(), tenant, email="ana@home.example")
+    mark = "INSERT INTO contact_health (tenant_id, subject_id, channel, since, error_class) VALUES ($1, $2, $3, $4, $5)"
+    async with world.db.every_tenant() as connection:
+        for subject, channel in ((tenant.id, "email"), (tenant.id, "sms"), (member, "email")):
+            await connection.execute(mark, tenant.id, subject, channel, world.clock(), "recipient")
+    base = f"/tenants/{tenant.slug}"
+    assert (await world.viewer("POST", f"{base}/clear-failing")).status_code == 403
+    assert (await world.manager("POST", f"{base}/clear-failing")).json() == {"cleared": ["email", "sms"]}
+    assert (await world.manager("POST", f"{base}/clear-failing")).json() == {"cleared": []}
+    assert (await world.manager("POST", f"{base}/members/{member}/clear-failing")).json() == {"cleared": ["email"]}
+    story = (await world.viewer("GET", f"{base}/timeline")).json()["entries"]
+    assert [line["text"] for line in story] == ["Contact said to work again"] * 2
 
 
 async def test_a_sign_in_link_works_once(world: World, ring: KeyRing, settings: Settings) -> None:

@@ -32,8 +32,8 @@ from app.auth.sessions import Sessions
 from app.delivery.callbacks import readers_for, reporting
 from app.delivery.callbacks.posted import Posted, Report
 from app.delivery.callbacks.sns import Sns
+from app.delivery.faults import Fault
 from app.delivery.outbox import WAKE_CHANNEL, Outbox, Outcome
-from app.delivery.providers.rest import Fault
 from app.errors import Forbidden, Unavailable
 from app.keys import KeyRing
 from app.settings import Settings
@@ -229,14 +229,14 @@ async def test_delivered_is_written_once(portal: Portal, provider: str) -> None:
     ],
 )
 async def test_failed_says_why(portal: Portal, call: Any, error_class: str) -> None:
-    """In our own words for kinds of failures; and the admin learns that the contact is no good."""
+    """In our own words for kinds of failures; only a number that doesn't exist marks the contact."""
     made = call(portal.clock())
     tenant = await portal.sent(made.provider)
     assert (await portal.post(made)).status_code == 204
     assert (await portal.story(tenant))[:2] == [("sent", None), ("failed", error_class)]
     async with portal.db.every_tenant() as connection:
         unhealthy = await connection.fetchval("SELECT error_class FROM contact_health WHERE tenant_id = $1", tenant)
-    assert unhealthy == (error_class if error_class in {"recipient", "opted-out"} else None)
+    assert unhealthy == (error_class if error_class == "recipient" else None)
 
 
 @pytest.mark.parametrize("provider", VENDORS)
@@ -554,7 +554,7 @@ async def amazon(
                 "delivery": {"providerResponse": "Phone carrier is currently unreachable"},
                 "status": "FAILURE",
             },
-            Report("m-1", "failed", Fault.UNROUTABLE, "Amazon SNS: Phone carrier is currently unreachable"),
+            Report("m-1", "failed", Fault.UNAVAILABLE, "Amazon SNS: Phone carrier is currently unreachable"),
         ),
         ({"something": "else"}, None),
     ],

@@ -25,7 +25,7 @@ from app.storage.db import Database
 from app.storage.migrate import upgrade
 from tests.conftest import Clock
 from tests.contracts.test_cli import Shell, environment, gatehouse, refused, slug
-from tests.people import add_tenant, count
+from tests.people import add_member, add_tenant, count
 from tests.stores import StoresOfTests
 
 __all__ = ["environment", "gatehouse", "slug"]
@@ -98,6 +98,27 @@ async def test_unlocking_forgets_the_hourly_quota(gatehouse: Shell, slug: str, d
     assert gatehouse("tenant", "unlock", slug).stdout == f"{slug} is unlocked.\n"
     assert gatehouse.json("tenant", "unlock", slug) == {"unlocked": False}
     assert "nobody" in refused(gatehouse("tenant", "unlock", "nobody"), 2)
+
+
+async def test_a_mark_is_taken_off(gatehouse: Shell, slug: str, db: Database, clock: Clock) -> None:
+    """A tenant's and a member's contact counts as working again; then there is nothing to take off."""
+    tenant = await add_tenant(db, clock(), slug=slug)
+    member = await add_member(db, clock(), tenant, email="ana@home.example")
+    async with db.tenant(tenant.id) as connection:
+        for subject in (tenant.id, member):
+            await connection.execute(
+                "INSERT INTO contact_health (tenant_id, subject_id, channel, since, error_class) "
+                "VALUES ($1, $2, 'email', now(), 'recipient')",
+                tenant.id,
+                subject,
+            )
+    told = gatehouse("tenant", "clear-failing", slug).stdout
+    assert told == f"The contact of {slug} counts as working again: email.\n"
+    assert gatehouse.json("tenant", "clear-failing", slug) == {"cleared": []}
+    assert gatehouse.json("member", "clear-failing", slug, "ana@home.example") == {"cleared": ["email"]}
+    told = gatehouse("member", "clear-failing", slug, "ana@home.example").stdout
+    assert told == "The contact of the member was not marked as failing.\n"
+    assert "nobody" in refused(gatehouse("tenant", "clear-failing", "nobody"), 2)
 
 
 async def test_a_link_lets_an_admin_in_once(gatehouse: Shell, slug: str, db: Database, settings: Settings) -> None:

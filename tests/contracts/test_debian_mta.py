@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from app.delivery import bounces
+from app.delivery.faults import Fault
 from app.delivery.message import Deferral, DeliveryError, PermanentFailure
-from app.delivery.providers.rest import Fault
 from app.delivery.providers.smtp import Smtp
 from tests.contracts.test_smtp import MESSAGE, trusting
 from tests.processes import free_port
@@ -164,8 +164,8 @@ async def test_a_code_arrives_as_it_was_written(mta: Mta, certificate: Path) -> 
     ("to", "kind", "error_class"),
     [
         ("nobody@example.com", PermanentFailure, "recipient"),
-        ("bob@elsewhere.example", PermanentFailure, "recipient"),
-        ("later@example.com", Deferral, "recipient"),
+        ("bob@elsewhere.example", PermanentFailure, "refused"),
+        ("later@example.com", Deferral, "later"),
     ],
 )
 async def test_what_it_refuses(

@@ -117,6 +117,49 @@ async def test_migrating_twice_changes_nothing_and_keeps_the_data(empty: str) ->
     assert await value(empty, seen) == row
 
 
+async def test_only_wrong_addresses_stay_marked(empty: str) -> None:
+    """Marks of earlier versions for what is no contact's fault are taken off; the others stay."""
+    await upgrade(empty, _NOW)
+    await downgrade(empty, "0014", _NOW)
+    connection = await asyncpg.connect(empty)
+    try:
+        await connection.execute("SELECT set_config('app.scope', 'all', false)")
+        for channel, error_class, text in (
+            ("email", "recipient", "550 5.1.1 <[hidden]>: no such user"),
+            ("email", "recipient", "550 No such user here"),
+            ("email", "recipient", "5.1.1 smtp; 550 5.1.1 unknown"),
+            ("sms", "recipient", "Twilio: 400 not a valid number"),
+            ("email", "address", "The address can't be used for email."),
+            ("email", "recipient", "550 5.7.1 client host blocked"),
+            ("email", "recipient", "450 4.2.0 Greylisted"),
+            ("email", "recipient", "552 5.2.2 over quota"),
+            ("sms", "opted-out", "Twilio: unsubscribed"),
+        ):
+            await connection.execute(
+                "INSERT INTO contact_health VALUES (gen_random_uuid(), gen_random_uuid(), $1, $2, $3, $4)",
+                channel,
+                _NOW,
+                error_class,
+                text,
+            )
+    finally:
+        await connection.close()
+    await upgrade(empty, _NOW)
+    connection = await asyncpg.connect(empty)
+    try:
+        await connection.execute("SELECT set_config('app.scope', 'all', false)")
+        kept = {row["error_text"] for row in await connection.fetch("SELECT error_text FROM contact_health")}
+    finally:
+        await connection.close()
+    assert kept == {
+        "550 5.1.1 <[hidden]>: no such user",
+        "550 No such user here",
+        "5.1.1 smtp; 550 5.1.1 unknown",
+        "Twilio: 400 not a valid number",
+        "The address can't be used for email.",
+    }
+
+
 async def test_models_and_migrations_agree(urls: tuple[str, str]) -> None:
     """Tables, columns, types, defaults and indexes of the models are those that the migrations make."""
 

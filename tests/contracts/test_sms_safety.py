@@ -121,10 +121,11 @@ async def sender(
 def test_sms_go_to_the_countries_that_are_named(
     sms: Settings, allowed: tuple[str, ...], number: str, refused: bool
 ) -> None:
-    """None named: to any. What has no country goes nowhere once there is a list; WhatsApp has no such list."""
+    """None named: to any. What has no country goes nowhere once there is a list. WhatsApp goes where SMS do."""
     listed = replace(sms, sms_allowed_countries=allowed)
     assert country_refused(listed, "sms", number) is refused
-    assert country_refused(listed, "whatsapp", number) is False
+    assert country_refused(listed, "whatsapp", number) is refused
+    assert country_refused(listed, "email", "bob@example.com") is False
 
 
 async def test_a_country_that_is_not_named_is_refused_before_it_counts(
@@ -133,6 +134,8 @@ async def test_a_country_that_is_not_named_is_refused_before_it_counts(
     """For good: no provider is asked, no cap is spent."""
     (answer,) = await sender(sms_allowed_countries=("DE",), sms_daily_cap=5).send(["+447700900123"])
     assert answer == "country for good: SMS are not sent to this country."
+    (answer,) = await sender(sms_allowed_countries=("DE",)).send(["+447700900123"], "whatsapp")
+    assert answer == "country for good: WhatsApp messages are not sent to this country."
     assert await count(db, "SELECT count(*) FROM send_counts") == 0
 
 
@@ -182,17 +185,19 @@ async def test_waiting_for_a_minute_is_no_try(sender: Callable[..., Sender], clo
     assert (outcome.state, outcome.counted) == ("queued", False)
 
 
-async def test_neighbouring_numbers_share_a_limit(sender: Callable[..., Sender]) -> None:
-    """Who is paid for SMS has numbers in a row; somebody elsewhere doesn't notice."""
+@pytest.mark.parametrize("channel", ["sms", "whatsapp"])
+async def test_neighbouring_numbers_share_a_limit(sender: Callable[..., Sender], channel: str) -> None:
+    """Who is paid for messages has numbers in a row; somebody elsewhere doesn't notice."""
     here = sender(sms_prefix_hourly_limit=2)
-    answers = await here.send(["+447700900001", "+447700900002", "+447700900003", "+447800900001"])
+    answers = await here.send(["+447700900001", "+447700900002", "+447700900003", "+447800900001"], channel)
     assert [bool(answer) for answer in answers] == [False, False, True, False]
 
 
-async def test_a_number_has_a_limit_across_tenants(sender: Callable[..., Sender], db: Database) -> None:
+@pytest.mark.parametrize("channel", ["sms", "whatsapp"])
+async def test_a_number_has_a_limit_across_tenants(sender: Callable[..., Sender], db: Database, channel: str) -> None:
     """Three tenants with one number are one person's phone; and the number itself is not stored with the count."""
     here = sender(sms_number_hourly_limit=2)
-    assert [bool(answer) for answer in await here.send(["+447700900123"] * 3)] == [False, False, True]
+    assert [bool(answer) for answer in await here.send(["+447700900123"] * 3, channel)] == [False, False, True]
     assert await count(db, "SELECT count(*) FROM send_counts WHERE name LIKE '%7700900123%'") == 0
 
 

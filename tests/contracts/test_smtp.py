@@ -75,6 +75,15 @@ async def test_a_mail_arrives_as_it_was_written(server: MailServer) -> None:
     assert receipt.provider_message_id == "250 2.0.0 Ok: queued as 4F2A9C"
 
 
+@pytest.mark.parametrize(("name", "greeted"), [(None, "gatehouse.example"), ("out.acme.example", "out.acme.example")])
+async def test_it_greets_by_a_whole_name(server: MailServer, name: str | None, greeted: str) -> None:
+    """Never by the name of the machine, which servers refuse."""
+    async with sending(server, ehlo_name=name) as smtp:
+        await smtp.send(MESSAGE)
+    assert server.hellos == [greeted]
+    assert (await server.next()).read["X-Auto-Response-Suppress"] == "All"
+
+
 async def test_one_connection_serves_one_mail_after_another(server: MailServer) -> None:
     """Opening a connection costs more than a mail, so it is kept."""
     async with sending(server) as smtp:
@@ -129,16 +138,16 @@ async def test_an_old_connection_is_not_trusted(server: MailServer) -> None:
 @pytest.mark.parametrize(
     ("command", "answer", "kind", "error_class"),
     [
-        ("MAIL", "451 4.3.0 Later", TransientFailure, "sender"),
-        ("MAIL", "550 5.7.1 Sender not allowed", PermanentFailure, "sender"),
+        ("MAIL", "451 4.3.0 Later", TransientFailure, "later"),
+        ("MAIL", "550 5.7.1 Sender not allowed", PermanentFailure, "refused"),
         ("MAIL", "530 5.7.0 Authentication required", PermanentFailure, "credentials"),
-        ("RCPT", "450 4.2.1 Greylisted", TransientFailure, "recipient"),
+        ("RCPT", "450 4.2.1 Greylisted", TransientFailure, "later"),
         ("RCPT", "550 5.1.1 <bob@example.com>: unknown", PermanentFailure, "recipient"),
-        ("DATA", "452 4.3.1 Disk full", TransientFailure, "refused"),
+        ("DATA", "452 4.3.1 Disk full", TransientFailure, "later"),
         ("DATA", "554 5.7.1 Spam: 123456 is your code", PermanentFailure, "refused"),
-        ("MAIL", "421 4.3.2 Shutting down", TransientFailure, "disconnected"),
-        ("RCPT", "421 4.7.0 Too many", TransientFailure, "recipient"),
-        ("DATA", "421 4.7.0 Too many", TransientFailure, "refused"),
+        ("MAIL", "421 4.3.2 Shutting down", TransientFailure, "later"),
+        ("RCPT", "421 4.7.0 Too many", TransientFailure, "later"),
+        ("DATA", "421 4.7.0 Too many", TransientFailure, "later"),
     ],
 )
 async def test_each_refusal_has_its_meaning(

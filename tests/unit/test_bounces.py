@@ -176,7 +176,7 @@ def test_one_name_of_the_mail_is_enough(gone: str) -> None:
     ("status", "error_class"),
     [
         ("5.0.0", "recipient"),
-        ("5.2.2 (mailbox full)", "recipient"),
+        ("5.2.2 (mailbox full)", "mailbox-full"),
         ("5.4.4", "recipient"),
         ("5.7.1", "refused"),
         ("5.6.0", "refused"),

@@ -45,6 +45,32 @@ def test_one_segment_in_every_language(language: str) -> None:
     assert "Acme Logistics" in text
 
 
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("Ana\u2019s \u201cBest\u201d Shop", 'Ana\'s "Best" Shop'),
+        ("\u201eGut\u201c \u2013 und mehr", '"Gut" - und mehr'),
+        ("\u00abBon\u00bb \u2014 mieux", '"Bon" - mieux'),
+        ("No\u2011break\u00a0space\u202fhere", "No-break space here"),
+        ("\u2039a\u203a \u2212 b\u2009c\u00ad", "'a' - b c"),
+        ("Wait\u2026", "Wait..."),
+        ("\u2018x\u2019 `y\u00b4 \u2032z\u2033", "'x' 'y' 'z\""),
+    ],
+)
+def test_typographic_marks_make_no_sms_dearer(typed: str, sent: str) -> None:
+    """In the tenant's name and in its own words: quotes, dashes and spaces become those of the cheap alphabet."""
+    text = HTTPS.render(replace(SMS, tenant_name=typed), "012345", NOW).text
+    assert sent in text
+    assert gsm.is_gsm(text)
+    assert gsm.segments(text) == 1
+    assert gsm.plain(typed) == sent
+
+
+def test_a_text_that_is_dear_anyway_grows_no_longer() -> None:
+    """Arabic stays UCS-2: three dots for one would only cost room."""
+    assert gsm.plain("شركة\u2026") == "شركة\u2026"
+
+
 def test_fewer_words_before_a_shorter_name() -> None:
     """Where 70 characters must do, how long the code is valid goes first, then the end of the name."""
     arabic = replace(SMS, challenge_locale="ar", tenant_name="شركة النقل")

@@ -11,6 +11,7 @@ from app.delivery.carrier import Carrier, Pass
 from app.delivery.message import (
     EXPIRED,
     UNANSWERED,
+    Deferral,
     DeliveryError,
     Message,
     PermanentFailure,
@@ -193,7 +194,7 @@ async def test_a_probe_that_was_hung_up_on_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [GONE, PermanentFailure("credentials", "401"), TransientFailure("recipient", "450 greylisted")]
+    "error", [GONE, PermanentFailure("credentials", "401"), Deferral("later", "450 greylisted", of_one=True)]
 )
 async def test_a_refused_recipient_says_that_the_provider_is_there(error: DeliveryError) -> None:
     """Only what speaks of the provider itself counts towards its breaker."""

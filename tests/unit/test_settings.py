@@ -266,6 +266,30 @@ def test_starttls_and_ssl_exclude_each_other() -> None:
     assert "exclude each other" in fault(SMTP_USE_TLS="true", SMTP_USE_SSL="true")
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"SMTP_FROM_EMAIL": "codes@mail.acme.example"}, "mail.acme.example"),
+        ({"SMTP_FROM_EMAIL": "codes@bücher.example"}, "xn--bcher-kva.example"),
+        ({"SMTP_FROM_EMAIL": "codes@acme.example", "SMTP_EHLO_NAME": "Out.Acme.Example."}, "out.acme.example"),
+        ({"PUBLIC_URL": "https://login.acme.example"}, "login.acme.example"),
+        ({"PUBLIC_URL": "http://192.0.2.7:8000"}, "[192.0.2.7]"),
+        ({"PUBLIC_URL": "http://[2001:db8::7]:8000"}, "[IPv6:2001:db8::7]"),
+        ({}, "[127.0.0.1]"),
+    ],
+)
+def test_mail_servers_are_greeted_by_a_whole_name(given: dict[str, str], name: str) -> None:
+    """The sender's domain, else our own host; a machine without a name says its address (RFC 5321)."""
+    assert settings(**given).smtp_ehlo_name == name
+
+
+@pytest.mark.parametrize("bare", ["localhost", "app-7f9c", "two words", "-x.example"])
+def test_a_bare_machine_name_is_no_greeting(bare: str) -> None:
+    """Servers refuse it, or count it as spam."""
+    with pytest.raises(ConfigurationError, match="SMTP_EHLO_NAME"):
+        settings(SMTP_EHLO_NAME=bare)
+
+
 def test_provider_needs_its_credentials() -> None:
     """A provider that is chosen and switched on names what it lacks; one that is switched off doesn't."""
     assert "TWILIO_FROM" in fault(SMS_PROVIDER="twilio", TWILIO_ACCOUNT_SID="AC1", TWILIO_AUTH_TOKEN="t")

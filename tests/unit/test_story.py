@@ -2,10 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from app.audit.advice import Advice, Situation, advise
+from app.audit.folding import fold
 from app.audit.notices import gather
 from app.audit.story import Happening, tell
 
@@ -108,6 +110,44 @@ def happened(what: str, *, ago: float = 0, **fields: Any) -> Happening:
             (),
         ),
         (
+            happened("delivery.failed", kind="code", channel="email", error_class="refused"),
+            "failed",
+            "Not delivered: the mail server refuses us",
+            (),
+        ),
+        (
+            happened("delivery.failed", kind="code", channel="sms", error_class="mailbox-off"),
+            "failed",
+            "Not delivered: the phone takes no messages at present: another channel may reach them",
+            (),
+        ),
+        (
+            happened("delivery.failed", kind="code", channel="email", error_class="credentials"),
+            "failed",
+            "Not delivered: the provider rejected our credentials",
+            (),
+        ),
+        (
+            # As earlier versions kept it.
+            happened(
+                "delivery.queued",
+                kind="code",
+                channel="email",
+                provider="smtp",
+                answer="450 4.2.0 Greylisted",
+                error_class="recipient",
+            ),
+            "queued",
+            "Still trying: the mail server asked us to come back",
+            ("smtp", "450 4.2.0 Greylisted"),
+        ),
+        (
+            happened("member.contact_cleared", actor="ops@co.example", data={"channels": ["email", "sms"]}),
+            "changed",
+            "Contact said to work again",
+            ("by email", "by SMS", "by ops@co.example"),
+        ),
+        (
             happened("delivery.failed", kind="test", error_class="unheard-of"),
             "failed",
             "Test message not delivered: it was refused",
@@ -116,7 +156,7 @@ def happened(what: str, *, ago: float = 0, **fields: Any) -> Happening:
         (
             happened("delivery.queued", kind="code", error_class="timeout"),
             "queued",
-            "Not through yet: the provider didn't answer. We try again",
+            "Still trying: the provider didn't answer",
             (),
         ),
         (happened("delivery.expired", kind="code"), "expired", "Not sent: its time had run out", ()),
@@ -194,6 +234,39 @@ def test_who_was_told_of_a_change_stands_in_one_line() -> None:
     assert alone.text == "Notice of the change: accepted by the mail server", "of a change that isn't in sight"
 
 
+MEMBERS = UUID(int=7)
+TRIED: dict[str, Any] = {"kind": "code", "channel": "email", "provider": "smtp", "error_class": "later"}
+
+
+def test_tries_of_one_message_are_one_line() -> None:
+    """With their number, the last time and the first; what is over is told as over, other messages stay apart."""
+    one, other = UUID(int=1), UUID(int=2)
+    story = tell(
+        fold(
+            [
+                happened("delivery.queued", ago=1, message=other, **TRIED),
+                happened("delivery.sent", ago=5, message=one, kind="code", channel="email", provider="smtp"),
+                happened("delivery.queued", ago=10, message=one, **TRIED),
+                happened("code.wrong", ago=15, data={"attempts_left": 4}),
+                happened("delivery.queued", ago=20, message=one, **TRIED),
+                happened("delivery.queued", ago=30, message=one, **TRIED),
+                happened("delivery.queued", ago=31, message=one, **{**TRIED, "error_class": "timeout"}),
+            ]
+        ),
+        {},
+    )
+    assert [line.text for line in story] == [
+        "Still trying: the mail server asked us to come back",
+        "Accepted by the mail server",
+        "Put off: the mail server asked us to come back",
+        "Wrong code, 4 tries left",
+        "Put off: the provider didn't answer",
+    ]
+    assert (story[2].at, story[2].since) == (NOW - timedelta(seconds=10), NOW - timedelta(seconds=30))
+    assert story[2].notes == ("smtp", "3 tries")
+    assert [line.since for line in story if line is not story[2]] == [None] * 4
+
+
 SENT = happened("delivery.sent", kind="code", ago=50)
 FAILED = happened("delivery.failed", kind="code", channel="sms", error_class="recipient", ago=40)
 
@@ -214,9 +287,37 @@ FAILED = happened("delivery.failed", kind="code", channel="sms", error_class="re
         (
             [happened("delivery.failed", kind="test", error_class="credentials")],
             Situation(),
-            "The last message was not delivered: our account at the provider was refused.",
+            "The last message was not delivered: the provider rejected our credentials.",
             (False, True),
         ),
+        (
+            [happened("delivery.failed", kind="code", channel="email", error_class="refused")],
+            Situation(),
+            "The last message was not delivered: the mail server refuses us. It isn't their fault",
+            (False, True),
+        ),
+        (
+            [happened("delivery.failed", kind="code", channel="email", error_class="mailbox-full")],
+            Situation(),
+            "The last message got nowhere. The mailbox is full: another channel may reach them.",
+            (True, True),
+        ),
+        ([SENT], Situation(marked=["email"]), "The email address bounced. Ask for a new one", (True, True)),
+        ([FAILED], Situation(who="member", suspended=True), "The member is suspended and can't", (False, False)),
+        (
+            [happened("delivery.queued", kind="code", channel="email", provider="smtp", error_class="later")],
+            Situation(),
+            "The last message isn't through yet: the mail server asked us to come back.",
+            (False, False),
+        ),
+        (
+            # A change of something else mends nothing.
+            [happened("tenant.changed", ago=10, data={"changes": [{"field": "name"}]}), FAILED],
+            Situation(),
+            "The phone number bounced.",
+            (True, True),
+        ),
+        ([happened("delivery.expired", kind="code")], Situation(), "The last message ran out of time", (False, False)),
         ([SENT], Situation(next_code_at=NOW), "The codes of this hour are used up", (False, False)),
         ([happened("delivery.queued", kind="code")], Situation(), "The last message isn't through yet", (False, False)),
         ([SENT, SENT, SENT], Situation(), "The last 3 codes were sent and none was entered.", (True, True)),
@@ -236,9 +337,15 @@ def test_advice(happenings: list[Happening], situation: Situation, begins: str, 
         [],
         [SENT],
         [happened("session.started"), SENT, SENT],
-        [happened("tenant.changed", ago=10), FAILED],
+        [happened("tenant.changed", ago=10, data={"changes": [{"field": "phone_number"}]}), FAILED],
+        [happened("tenant.contact_cleared", ago=10, data={"channels": ["sms"]}), FAILED],
         [happened("delivery.sent", kind="test", ago=10), FAILED],
         [happened("delivery.failed", kind="notice", error_class="recipient")],
+        [happened("delivery.void", kind="code"), happened("delivery.queued", kind="code", ago=5, error_class="later")],
+        [
+            happened("delivery.failed", kind="code", channel="email", error_class="recipient", challenge=MEMBERS),
+            happened("code.requested", ago=2, channel="email", challenge=MEMBERS, subject="member"),
+        ],
     ],
 )
 def test_no_advice_where_nothing_is_wrong(happenings: list[Happening]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from app.delivery.callbacks.posted import Posted, Report, read_json, require_token
-from app.delivery.providers.rest import Fault
+from app.delivery.faults import Fault
 from app.errors import InvalidRequest
 
 _DELIVERED: Final = frozenset({"DELIVERED", "READ", "SUCCESS"})
@@ -19,7 +19,7 @@ _FAULTS: Final[Mapping[str, Fault]] = {
     "UNKNOWN_SUBSCRIBER": Fault.RECIPIENT,
     "INVALID_NUMBER": Fault.RECIPIENT,
     "UNSUPPORTED": Fault.RECIPIENT,
-    "ABSENT_SUBSCRIBER": Fault.UNROUTABLE,
+    "ABSENT_SUBSCRIBER": Fault.MAILBOX_OFF,
     "SERVICE_DOWN": Fault.UNAVAILABLE,
     "SYSTEM_FAILURE": Fault.UNAVAILABLE,
     "DND_FAIL": Fault.OPTED_OUT,

@@ -11,8 +11,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from app.delivery.callbacks.posted import TOLERANCE, Posted, Report, refuse, same
+from app.delivery.faults import Fault
 from app.delivery.providers.meta import FAULTS
-from app.delivery.providers.rest import Fault
 
 
 class Meta:

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from app.delivery.callbacks.posted import Posted, Report, read_json, require_token
-from app.delivery.providers.rest import Fault
+from app.delivery.faults import Fault
 
 _DELIVERED: Final = "1"
 _FAULTS: Final[Mapping[str, Fault]] = {
-    "2": Fault.UNROUTABLE,
+    "2": Fault.MAILBOX_OFF,  # not delivered to the handset
     "9": Fault.OPTED_OUT,  # do-not-disturb register
     "16": Fault.REFUSED,  # by the operator
     "17": Fault.OPTED_OUT,  # blocked number

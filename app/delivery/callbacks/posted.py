@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from app.delivery.providers.rest import Fault
+from app.delivery.faults import Fault
 from app.errors import Forbidden, InvalidRequest
 
 # A signed time further away than this is somebody's recording, or a clock that needs setting.

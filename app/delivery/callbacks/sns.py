@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
 from app.delivery.callbacks.posted import Posted, Report, read_json, refuse, require_recent, same
-from app.delivery.providers.rest import Fault
+from app.delivery.faults import Fault
 from app.errors import InvalidRequest, Unavailable
 
 # Where Amazon keeps its signing certificates and takes confirmations; whatever else a message names is not fetched.
@@ -44,7 +44,7 @@ _DELIVERED: Final = frozenset({"TEXT_DELIVERED"})
 _FAULTS: Final[Mapping[str, Fault]] = {
     "TEXT_INVALID": Fault.RECIPIENT,
     "TEXT_BLOCKED": Fault.OPTED_OUT,
-    "TEXT_UNREACHABLE": Fault.UNROUTABLE,
+    "TEXT_UNREACHABLE": Fault.MAILBOX_OFF,
     "TEXT_CARRIER_UNREACHABLE": Fault.UNAVAILABLE,
     "TEXT_TTL_EXPIRED": Fault.UNAVAILABLE,
     "TEXT_UNKNOWN": Fault.UNAVAILABLE,
@@ -56,8 +56,14 @@ _FAULTS: Final[Mapping[str, Fault]] = {
 # What the log's `providerResponse` says of the number itself.
 _BY_WORD: Final = (
     ("opted out", Fault.OPTED_OUT),
-    ("invalid", Fault.RECIPIENT),
+    ("phone has blocked", Fault.OPTED_OUT),
+    ("on a blocked list", Fault.OPTED_OUT),
+    ("invalid phone", Fault.RECIPIENT),
     ("unknown phone", Fault.RECIPIENT),
+    ("carrier is currently unreachable", Fault.UNAVAILABLE),
+    ("unreachable", Fault.MAILBOX_OFF),
+    ("max price", Fault.ACCOUNT),
+    ("invalid", Fault.REFUSED),
     ("blocked", Fault.REFUSED),
 )
 
@@ -165,7 +171,7 @@ def _report(told: Any) -> Report | None:
         case {"notification": {"messageId": str(name)}, "status": "SUCCESS"}:
             return Report(name, "delivered")
         case {"notification": {"messageId": str(name)}, "status": "FAILURE", "delivery": {"providerResponse": words}}:
-            fault = next((fault for word, fault in _BY_WORD if word in str(words).lower()), Fault.UNROUTABLE)
+            fault = next((fault for word, fault in _BY_WORD if word in str(words).lower()), Fault.UNAVAILABLE)
             return Report(name, "failed", fault, f"Amazon SNS: {words}")
         case _:
             return None

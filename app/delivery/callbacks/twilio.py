@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from app.delivery.callbacks.posted import Posted, Report, refuse, same
-from app.delivery.providers.rest import Fault
+from app.delivery.faults import Fault
 from app.delivery.providers.twilio import FAULTS
 from app.errors import InvalidRequest
 

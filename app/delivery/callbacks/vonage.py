@@ -15,34 +15,34 @@ from typing import Final
 import jwt
 
 from app.delivery.callbacks.posted import TOLERANCE, Posted, Report, refuse, require_recent, same
-from app.delivery.providers.rest import Fault
+from app.delivery.faults import Fault
 from app.errors import InvalidRequest
 
 _FAILED: Final = frozenset({"expired", "failed", "rejected"})
 # By `err-code`.
 _FAULTS: Final[Mapping[str, Fault]] = {
     "1": Fault.UNAVAILABLE,  # unknown
-    "2": Fault.UNROUTABLE,  # absent for now
+    "2": Fault.MAILBOX_OFF,  # absent for now
     "3": Fault.RECIPIENT,  # absent for good
     "4": Fault.OPTED_OUT,  # barred by the user
-    "5": Fault.UNROUTABLE,  # portability error
+    "5": Fault.UNAVAILABLE,  # portability error
     "6": Fault.REFUSED,  # spam
-    "7": Fault.UNROUTABLE,  # handset busy
+    "7": Fault.MAILBOX_OFF,  # handset busy
     "8": Fault.UNAVAILABLE,  # network
     "9": Fault.OPTED_OUT,  # "illegal number": wants nothing from such senders
     "10": Fault.REFUSED,  # illegal message
-    "11": Fault.UNROUTABLE,
-    "12": Fault.UNROUTABLE,  # unreachable
+    "11": Fault.UNROUTABLE,  # Vonage has no way there
+    "12": Fault.MAILBOX_OFF,  # unreachable
     "13": Fault.REFUSED,  # age restriction
     "14": Fault.OPTED_OUT,  # blocked by the carrier
-    "15": Fault.UNROUTABLE,  # the recipient's prepaid card is empty
+    "15": Fault.MAILBOX_OFF,  # the recipient's prepaid card is empty
     "39": Fault.SENDER,
     # India's register, and the like: what must be registered there isn't.
     "50": Fault.TEMPLATE,
     "51": Fault.SENDER,
     "52": Fault.TEMPLATE,
     "53": Fault.OPTED_OUT,  # no consent
-    "99": Fault.UNROUTABLE,
+    "99": Fault.UNAVAILABLE,  # general
 }
 _BY_LENGTH: Final = {64: "sha256", 128: "sha512"}
 

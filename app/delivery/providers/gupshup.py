@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from app.delivery.faults import Fault
 from app.delivery.gsm import is_gsm
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, digits
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Rest, digits
 from app.errors import ConfigurationError
 from app.settings import Settings
 

@@ -8,8 +8,9 @@ Meta fixes the words of that template; the code goes in twice, into the text and
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.delivery.faults import Fault
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, code_of
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Rest, code_of
 from app.settings import Settings
 
 _API: Final = "https://graph.facebook.com"
@@ -42,8 +43,8 @@ FAULTS: Final[Mapping[int, Fault]] = {
     131026: Fault.RECIPIENT,  # not on WhatsApp, most likely
     131021: Fault.RECIPIENT,  # is the sender
     131030: Fault.UNROUTABLE,  # test numbers write to listed numbers only
-    130472: Fault.UNROUTABLE,  # in an experiment of Meta's
-    131049: Fault.UNROUTABLE,  # enough of this kind already
+    130472: Fault.MAILBOX_OFF,  # in an experiment of Meta's
+    131049: Fault.MAILBOX_OFF,  # enough of this kind already
     130497: Fault.UNROUTABLE,  # not into this country
     131050: Fault.TEMPLATE,  # wants no marketing: the template is of the wrong category
     131047: Fault.TEMPLATE,  # outside the 24 hours only templates may be sent

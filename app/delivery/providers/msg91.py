@@ -9,8 +9,9 @@ newer answers have a sentence only, which is read for the thing it complains abo
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.delivery.faults import Fault
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, code_of, digits
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Rest, code_of, digits
 from app.settings import Settings
 
 _API: Final = "https://control.msg91.com"

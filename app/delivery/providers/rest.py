@@ -1,6 +1,5 @@
 """HTTP as the REST providers need it: bounded in time and size, and every way to fail told in our words.
 
-    Fault           what a vendor's error code means to us; the tables of the providers map to these
     Rest            posts to one vendor
     Answer          what came back
 
@@ -12,7 +11,6 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -20,6 +18,7 @@ from urllib.parse import urlencode
 import httpx
 import msgspec
 
+from app.delivery.faults import Fault
 from app.delivery.message import (
     UNANSWERED,
     Deferral,
@@ -41,34 +40,6 @@ _KEEP_SECONDS: Final = 30.0
 _OK: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)
 _SERVER_ERRORS: Final = range(500, 600)
-
-
-class Fault(Enum):
-    """A kind of refusal. The value is the stable word that statistics and contact health go by."""
-
-    # The number itself is wrong, or gone.
-    RECIPIENT = "recipient"
-    # A mail server gave up, though the address may be good.
-    UNREACHABLE = "unreachable"
-    # Whoever has the number, or a register, wants no messages.
-    OPTED_OUT = "opted-out"
-    # Good number, but this vendor has no way to it, or no permission.
-    UNROUTABLE = "unroutable"
-    SENDER = "sender"
-    # The template is unknown, paused, not approved, or doesn't fit what was sent.
-    TEMPLATE = "template"
-    CREDENTIALS = "credentials"
-    # Out of money, suspended, not entitled.
-    ACCOUNT = "account"
-    # Anything else another try won't change.
-    REFUSED = "refused"
-    THROTTLED = "throttled"
-    UNAVAILABLE = "unavailable"
-
-    @property
-    def permanent(self) -> bool:
-        """Whether another try by the same vendor changes nothing."""
-        return self not in {Fault.THROTTLED, Fault.UNAVAILABLE}
 
 
 _BY_STATUS: Final = {

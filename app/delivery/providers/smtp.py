@@ -5,7 +5,6 @@ either kind of TLS. A private authority is trusted by way of `SSL_CERT_FILE`, as
 """
 
 import asyncio
-import socket
 import ssl
 import time
 from collections import deque
@@ -19,15 +18,15 @@ from aiosmtplib.errors import (
     SMTPAuthenticationError,
     SMTPConnectError,
     SMTPException,
-    SMTPRecipientRefused,
+    SMTPHeloError,
     SMTPResponseException,
-    SMTPSenderRefused,
     SMTPServerDisconnected,
     SMTPTimeoutError,
 )
 
 from app.delivery import mime
 from app.delivery.dkim import Signer
+from app.delivery.faults import Fault
 from app.delivery.message import (
     UNANSWERED,
     Deferral,
@@ -38,6 +37,7 @@ from app.delivery.message import (
     TransientFailure,
     harmless,
 )
+from app.delivery.smtp_replies import Phase, fault_of, put_off
 from app.settings import Settings
 
 # Mail services allow few connections an account; eight of them send thousands of mails a second to a local server.
@@ -46,10 +46,8 @@ _CONNECTIONS: Final = 8
 _IDLE_SECONDS: Final = 30.0
 # How much longer than for any other step we wait for the answer to the text.
 _PATIENCE: Final = 3
-# Replies (RFC 5321, 4.2.1; RFC 4954, 6): from here on refused for now, for good, and for want of a valid sign-in.
-_TEMPORARY: Final = 400
-_PERMANENT: Final = 500
-_CREDENTIALS: Final = frozenset({530, 534, 535, 538})
+# Replies from here on are refusals (RFC 5321, 4.2.1).
+_REFUSALS: Final = 400
 
 
 class Smtp:
@@ -72,12 +70,16 @@ class Smtp:
         timeout: float = 10.0,
         tls: ssl.SSLContext | None = None,
         dkim: Signer | None = None,
+        ehlo_name: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._from_name = from_name
         self._from_header = lru_cache(maxsize=1024)(partial(mime.sender, address=from_email))
         self._envelope_from = mime.recipient(from_email)
         self._domain = self._envelope_from.rpartition("@")[2]
+        # The default of the library asks the DNS for our own name, which may take longer than the mail, and servers
+        # refuse a bare machine name.
+        self._ehlo_name = ehlo_name or self._domain
         self._host = host
         self._port = port
         self._username = username
@@ -109,6 +111,7 @@ class Smtp:
             implicit_tls=settings.smtp_use_ssl,
             timeout=settings.smtp_timeout_seconds,
             dkim=_signer(settings),
+            ehlo_name=settings.smtp_ehlo_name,
         )
 
     async def send(self, message: Message) -> Receipt:
@@ -152,6 +155,8 @@ class Smtp:
         try:
             return await self._transact(connection, to, text)
         except _HungUp as error:
+            if isinstance(error.__cause__, SMTPResponseException):
+                raise _refusal(error.__cause__, "mail", doubtful=False) from error
             raise TransientFailure("disconnected", "The mail server hung up at once.") from error
 
     def _reuse(self) -> SMTP | None:
@@ -175,10 +180,9 @@ class Smtp:
             use_tls=self._implicit_tls,
             tls_context=self._tls,
             timeout=self._timeout,
-            # The default asks the DNS for our own name, which may take longer than the mail.
-            local_hostname=socket.gethostname() or "localhost",
+            local_hostname=self._ehlo_name,
         )
-        with _failures():
+        with _failures("connect"):
             await connection.connect()
         return connection
 
@@ -186,10 +190,11 @@ class Smtp:
         """One mail on one connection, which is then kept, or dropped if it misbehaved."""
         keep = False
         try:
-            with _failures():
+            with _failures("mail"):
                 await self._announce(connection)
+            with _failures("rcpt"):
                 await connection.rcpt(to)
-            with _failures(doubtful=True):
+            with _failures("data", doubtful=True):
                 answer = await connection.data(text, timeout=_PATIENCE * self._timeout)
             keep = True
         except DeliveryError:
@@ -231,12 +236,12 @@ async def _reset(connection: SMTP) -> bool:
 
 
 @contextmanager
-def _failures(*, doubtful: bool = False) -> Iterator[None]:
+def _failures(phase: Phase, *, doubtful: bool = False) -> Iterator[None]:
     """Tells what went wrong in our words. `doubtful`: without an answer, the server may have taken the mail."""
     try:
         yield
     except SMTPResponseException as error:
-        raise _refusal(error, doubtful=doubtful) from error
+        raise _refusal(error, phase, doubtful=doubtful) from error
     except (SMTPTimeoutError, SMTPServerDisconnected) as error:
         silent = isinstance(error, SMTPTimeoutError)
         error_class = UNANSWERED if doubtful else "timeout" if silent else "disconnected"
@@ -250,16 +255,17 @@ def _failures(*, doubtful: bool = False) -> Iterator[None]:
         raise PermanentFailure("unsupported", str(error)) from error
 
 
-def _refusal(error: SMTPResponseException, *, doubtful: bool) -> DeliveryError:
+def _refusal(error: SMTPResponseException, phase: Phase, *, doubtful: bool) -> DeliveryError:
     text = f"{error.code} {error.message}"
-    if error.code < _TEMPORARY:
+    match error:
+        case SMTPAuthenticationError():
+            phase = "auth"
+        case SMTPHeloError():
+            # We greet with the first command only.
+            phase = "connect"
+    if error.code < _REFUSALS:
         return TransientFailure(UNANSWERED if doubtful else "protocol", text)
-    if isinstance(error, SMTPAuthenticationError) or error.code in _CREDENTIALS:
-        error_class = "credentials"
-    elif isinstance(error, SMTPRecipientRefused):
-        error_class = "recipient"
-    elif isinstance(error, SMTPSenderRefused):
-        error_class = "sender"
-    else:
-        error_class = "refused"
-    return (PermanentFailure if error.code >= _PERMANENT else Deferral)(error_class, text)
+    fault = fault_of(phase, error.code, error.message)
+    if put_off(fault, error.code, error.message):
+        return Deferral(fault.value, text, of_one=phase == "rcpt" or fault is Fault.MAILBOX_FULL)
+    return PermanentFailure(fault.value, text)

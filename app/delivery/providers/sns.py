@@ -17,8 +17,9 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
+from app.delivery.faults import Fault
 from app.delivery.message import Message, PermanentFailure, Receipt, TransientFailure
-from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Rest
 from app.errors import ConfigurationError
 from app.settings import Settings
 

@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
+from app.delivery.faults import Fault
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, callback_url
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Rest, callback_url
 from app.settings import Settings
 
 _API: Final = "https://api.twilio.com"
@@ -52,7 +53,7 @@ FAULTS: Final[Mapping[int, Fault]] = {
     30017: Fault.UNAVAILABLE,  # the carrier's network is congested
     30410: Fault.UNAVAILABLE,  # the carrier did not answer in time
     30002: Fault.ACCOUNT,  # suspended
-    30003: Fault.UNROUTABLE,  # handset unreachable
+    30003: Fault.MAILBOX_OFF,  # handset unreachable
     30004: Fault.OPTED_OUT,  # blocked
     30005: Fault.RECIPIENT,  # unknown or inactive number
     30006: Fault.RECIPIENT,  # landline
@@ -86,7 +87,7 @@ FAULTS: Final[Mapping[int, Fault]] = {
     63027: Fault.TEMPLATE,  # not in this language
     63028: Fault.TEMPLATE,
     63031: Fault.RECIPIENT,  # is the sender
-    63032: Fault.UNROUTABLE,  # a limitation of WhatsApp's
+    63032: Fault.MAILBOX_OFF,  # WhatsApp limits what this recipient gets
     63033: Fault.OPTED_OUT,
     63038: Fault.ACCOUNT,  # the day's messages are used up
     63040: Fault.TEMPLATE,  # rejected

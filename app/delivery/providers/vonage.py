@@ -7,9 +7,10 @@ codes below.
 from collections.abc import Mapping
 from typing import Final
 
+from app.delivery.faults import Fault
 from app.delivery.gsm import is_gsm
 from app.delivery.message import Message, Receipt
-from app.delivery.providers.rest import TIMEOUT_SECONDS, Fault, Rest, callback_url, digits
+from app.delivery.providers.rest import TIMEOUT_SECONDS, Rest, callback_url, digits
 from app.settings import Settings
 
 _API: Final = "https://rest.nexmo.com"

@@ -145,21 +145,23 @@ BEGIN
             WHERE s.tried
         ) AS step
         ORDER BY s.id, step.n
+    ), whose AS (
+        SELECT s.*, fn.contact_of(s.row) AS subject_id FROM settled s
+        WHERE s.unhealthy_class IS NOT NULL
+           OR s.state = 'sent' AND NOT s.reports AND EXISTS (
+               SELECT FROM contact_health h WHERE h.tenant_id = s.tenant_id AND h.channel = (s.row).channel)
     ), healthy AS (
         -- An arrival that nobody will report is proven by nothing more than this.
-        DELETE FROM contact_health h USING settled s LEFT JOIN challenges c
-            ON c.tenant_id = s.tenant_id AND c.id = (s.row).challenge_id
-        WHERE s.state = 'sent' AND NOT s.reports AND (s.row).kind IN ('code', 'test')
-          AND h.tenant_id = s.tenant_id AND h.channel = (s.row).channel
-          AND h.subject_id = coalesce(c.subject_id, s.tenant_id)
+        DELETE FROM contact_health h USING whose s
+        WHERE s.state = 'sent' AND NOT s.reports
+          AND h.tenant_id = s.tenant_id AND h.channel = (s.row).channel AND h.subject_id = s.subject_id
     ), unhealthy AS (
         INSERT INTO contact_health AS h (tenant_id, subject_id, channel, since, error_class, error_text)
-        SELECT DISTINCT ON (s.tenant_id, coalesce(c.subject_id, s.tenant_id), (s.row).channel)
-               s.tenant_id, coalesce(c.subject_id, s.tenant_id), (s.row).channel, p_now, s.unhealthy_class,
-               s.unhealthy_text
-        FROM settled s LEFT JOIN challenges c ON c.tenant_id = s.tenant_id AND c.id = (s.row).challenge_id
-        WHERE s.unhealthy_class IS NOT NULL AND s.state <> 'sent' AND (s.row).kind IN ('code', 'test')
-        ORDER BY s.tenant_id, coalesce(c.subject_id, s.tenant_id), (s.row).channel
+        SELECT DISTINCT ON (s.tenant_id, s.subject_id, (s.row).channel)
+               s.tenant_id, s.subject_id, (s.row).channel, p_now, s.unhealthy_class, s.unhealthy_text
+        FROM whose s
+        WHERE s.unhealthy_class IS NOT NULL AND s.state <> 'sent' AND s.subject_id IS NOT NULL
+        ORDER BY s.tenant_id, s.subject_id, (s.row).channel
         ON CONFLICT (tenant_id, subject_id, channel)
             DO UPDATE SET error_class = excluded.error_class, error_text = excluded.error_text
     )

@@ -77,11 +77,7 @@ BEGIN
     UPDATE outbox SET state = p_state, error_class = p_error_class, error_text = p_error_text, fallback_at = NULL,
                       updated_at = p_now
     WHERE tenant_id = v_row.tenant_id AND id = v_row.id;
-    SELECT c.subject_id INTO v_subject FROM challenges c
-    WHERE c.tenant_id = v_row.tenant_id AND c.id = v_row.challenge_id;
-    IF v_row.kind = 'test' THEN
-        v_subject := v_row.tenant_id;
-    END IF;
+    v_subject := fn.contact_of(v_row);
     IF p_state = 'delivered' THEN
         DELETE FROM contact_health
         WHERE tenant_id = v_row.tenant_id AND subject_id = v_subject AND channel = v_row.channel;
@@ -155,14 +151,4 @@ BEGIN
         v_followed := v_followed + fn.follow(p_now, v_row, p_routes, false)::integer;
     END LOOP;
     RETURN v_followed;
-END $$;
-
--- The contacts of a tenant that providers say are no good, the newest fault first.
-CREATE OR REPLACE FUNCTION fn.unhealthy_contacts(p_tenant uuid)
-RETURNS TABLE (subject_id uuid, channel text, since timestamptz, error_class text, error_text text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant::text, true);
-    RETURN QUERY SELECT h.subject_id, h.channel, h.since, h.error_class, h.error_text FROM contact_health h
-    WHERE h.tenant_id = p_tenant ORDER BY h.since DESC, h.channel;
 END $$;

@@ -51,6 +51,7 @@ class Outbox(TenantRow, Expiring, Failing, Base):
     report_key: Mapped[str | None]
     fallback_at: Mapped[datetime | None]
     counted: Mapped[bool] = mapped_column(server_default=false())
+    former: Mapped[bool] = mapped_column(server_default=false())
 
 
 class DeliveryEvent(OfTenant, Failing, Base):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from app.delivery.faults import Fault
 from app.delivery.message import UNANSWERED
 from app.delivery.providers import gupshup, meta, msg91, sns, twilio, vonage
-from app.delivery.providers.rest import Fault
 
 TABLES: dict[str, Mapping[int, Fault] | Mapping[str, Fault]] = {
     "twilio": twilio.FAULTS,
