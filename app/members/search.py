@@ -1,15 +1,12 @@
 """Finding members of a tenant: a search and keyset pages by name as SQL statements. Builds, doesn't run."""
 
-from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
-
+from app.cursors import Text, read_cursor, show_cursor
 from app.errors import FieldError, InvalidRequest
-from app.keys import base64url
 from app.members.model import SELECTED, Member
 from app.members.rules import STATUSES
 from app.storage.db import Row
@@ -45,7 +42,7 @@ class MemberPage:
 class _Cursor:
     """The member a page begins after or, `backwards`, ends before."""
 
-    name: str
+    name: Text
     id: UUID
     backwards: bool
 
@@ -104,7 +101,7 @@ def build(tenant_id: UUID, filters: Filters, cursor: str | None, limit: int) -> 
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidRequest(FieldError("/limit", f"A page has 1 to {MAX_LIMIT} entries."))
     where, args = matching(tenant_id, filters)
-    place = _read_cursor(cursor) if cursor is not None else None
+    place = read_cursor(cursor, _Cursor) if cursor is not None else None
     order = "sort_name, id"
     if place is not None:
         args += [place.name, place.id]
@@ -118,15 +115,4 @@ def build(tenant_id: UUID, filters: Filters, cursor: str | None, limit: int) -> 
 
 
 def _show_cursor(row: Row, *, backwards: bool) -> str:
-    return base64url(msgspec.json.encode(_Cursor(row["sort_name"], row["id"], backwards)))
-
-
-def _read_cursor(text: str) -> _Cursor:
-    try:
-        packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        place = msgspec.json.decode(packed, type=_Cursor)
-        if "\0" in place.name:
-            raise ValueError(text)
-    except ValueError:
-        raise InvalidRequest(FieldError("/cursor", "This is not a cursor of this list.")) from None
-    return place
+    return show_cursor(_Cursor(row["sort_name"], row["id"], backwards))
