@@ -19,6 +19,7 @@ from app.members.model import Member
 from app.tenants.model import Tenant
 from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.forms import Form
+from app.web.queries import reads
 from app.web.services import AnyRequest, services
 
 # The fields of each group, first the one that a fault without a field of its own is shown at.
@@ -44,7 +45,7 @@ _UNPROCESSABLE: Final = 422
 _CONFLICT: Final = 412
 
 
-@get("/tenants/{slug:str}/members/{member_id:uuid}", opt=VIEWER)
+@get("/tenants/{slug:str}/members/{member_id:uuid}", opt=VIEWER | reads("edit"))
 async def member_page(request: AnyRequest, slug: FromPath[str], member_id: FromPath[UUID]) -> Answer:
     """GET /admin/tenants/{slug}/members/{id}?edit=contact|details|access."""
     editing = request.query_params.get("edit")

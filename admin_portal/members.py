@@ -21,6 +21,7 @@ from app.members.stats import SignInCounts
 from app.tenants.model import Tenant
 from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.forms import Form
+from app.web.queries import reads
 from app.web.sentences import FORM
 from app.web.services import AnyRequest
 
@@ -57,7 +58,7 @@ class Choice:
         return f"{base_of(slug)}?{urlencode({**chosen, 'cursor': cursor})}"
 
 
-@get("/tenants/{slug:str}/members", opt=VIEWER)
+@get("/tenants/{slug:str}/members", opt=VIEWER | reads("q", "status", "cursor"))
 async def member_list(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}/members?q=&status=&cursor=."""
     return await _list_page(request, await desk(request).tenants.get(slug), Choice.of(request.query_params))
@@ -89,7 +90,7 @@ async def add_member(request: AnyRequest, slug: FromPath[str]) -> Answer:
     return redirect(f"{base_of(slug)}/{member.id}?done=member-added")
 
 
-@get("/tenants/{slug:str}/members/codes", opt=MANAGER)
+@get("/tenants/{slug:str}/members/codes", opt=MANAGER | reads("codes", "of", "q", "status", repeatable="member"))
 async def ask_to_switch(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET ?codes=on|off&of=ticked|found&member=&q=&status=: whom it makes a difference to, before it is done."""
     tenant = await desk(request).tenants.get(slug)

@@ -12,13 +12,14 @@ from admin_portal.guards import VIEWER
 from admin_portal.tenant import advice_for
 from admin_portal.views import Shown, change_line, lines, masked_contacts, show
 from app.web.browser import Answer
+from app.web.queries import reads
 from app.web.services import AnyRequest, services
 
 _ENTRIES: Final = 50
 _CHANGES: Final = 25
 
 
-@get("/tenants/{slug:str}/timeline", opt=VIEWER)
+@get("/tenants/{slug:str}/timeline", opt=VIEWER | reads("cursor"))
 async def timeline(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}/timeline?cursor=: "why didn't I get my code?"."""
     own, cursor = desk(request), request.query_params.get("cursor")
@@ -38,7 +39,7 @@ async def timeline(request: AnyRequest, slug: FromPath[str]) -> Answer:
     )
 
 
-@get("/tenants/{slug:str}/history", opt=VIEWER)
+@get("/tenants/{slug:str}/history", opt=VIEWER | reads("cursor"))
 async def history(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}/history?cursor=: who changed what. Contacts are masked for everybody, as stored."""
     own, cursor = desk(request), request.query_params.get("cursor")

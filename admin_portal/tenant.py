@@ -31,6 +31,7 @@ from app.tenants.model import Tenant
 from app.tenants.test_message import TestMessage, TestOutcome
 from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.forms import Form
+from app.web.queries import reads
 from app.web.services import AnyRequest, services
 
 Fields: TypeAlias = dict[str, str]
@@ -59,7 +60,7 @@ _UNPROCESSABLE: Final = 422
 _CONFLICT: Final = 412
 
 
-@get("/tenants/{slug:str}", opt=VIEWER)
+@get("/tenants/{slug:str}", opt=VIEWER | reads("edit", "test"))
 async def tenant_page(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}?edit=contact|delivery|details&test={id}."""
     editing = request.query_params.get("edit")

@@ -1,7 +1,8 @@
 """What happened: deliveries, the audit log, and how many codes went through."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 from uuid import UUID
 
@@ -197,9 +198,13 @@ async def _tenant_id(request: AnyRequest, slug: str | None) -> UUID | None:
 
 
 def _aware(name: str, moment: datetime | None) -> datetime | None:
-    if moment is not None and moment.tzinfo is None:
-        raise InvalidRequest(FieldError(f"/{name}", "Write the time with its zone, such as 2026-03-14T09:26:53Z."))
-    return moment
+    if moment is None:
+        return None
+    # At an edge of the calendar a time of another zone lies beyond it.
+    with suppress(OverflowError):
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    raise InvalidRequest(FieldError(f"/{name}", "Write the time with its zone, such as 2026-03-14T09:26:53Z."))
 
 
 async def _file(chunks: AsyncIterator[bytes], form: Format, name: str) -> Response[Any]:
