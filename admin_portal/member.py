@@ -13,7 +13,7 @@ from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_
 from admin_portal.members import base_of, count_rows
 from admin_portal.tenant import next_code_at
 from admin_portal.views import Shown, change_line, errors_of, lines, session_lines, show
-from app.errors import AlreadyExists, EditConflict, GatehouseError, InvalidRequest
+from app.errors import AlreadyExists, ContactMissing, EditConflict, GatehouseError, InvalidRequest
 from app.members.invitations import may_register
 from app.members.model import Member
 from app.tenants.model import Tenant
@@ -143,7 +143,7 @@ async def _save(request: AnyRequest, slug: str, member_id: UUID, group: str) -> 
                 version = member.version
                 continue
             return await _conflict_page(request, slug, member, group, typed, form)
-        except (InvalidRequest, AlreadyExists) as refusal:
+        except (InvalidRequest, AlreadyExists, ContactMissing) as refusal:
             return await _refused(request, slug, member_id, group, {**form, **typed}, refusal)
         return redirect(f"{address(slug, member_id)}?done=member-{group}#{group}")
 
@@ -153,7 +153,7 @@ async def _refused(
 ) -> Answer:
     own = desk(request)
     tenant, member = await own.tenants.get(slug), await own.members.get(slug, member_id)
-    errors = errors_of(refusal, GROUPS[group], "")
+    errors = errors_of(refusal, GROUPS[group], values.get("preferred_method", ""))
     return await page(request, tenant, member, status=_UNPROCESSABLE, editing=group, values=values, errors=errors)
 
 

@@ -13,7 +13,7 @@ from litestar.params import FromPath
 from admin_portal.desk import desk
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.views import COUNT_AT_MOST, Shown, errors_of, show
-from app.errors import AlreadyExists, GatehouseError, InvalidRequest
+from app.errors import AlreadyExists, ContactMissing, GatehouseError, InvalidRequest
 from app.members.model import Member
 from app.members.rules import STATUSES
 from app.members.search import Filters
@@ -85,7 +85,7 @@ async def add_member(request: AnyRequest, slug: FromPath[str]) -> Answer:
     members = desk(request).members
     try:
         member = await members.create(slug, values, actor=signed_in(request).actor, client=visitor(request))
-    except (InvalidRequest, AlreadyExists) as refusal:
+    except (InvalidRequest, AlreadyExists, ContactMissing) as refusal:
         return await _new_page(request, await desk(request).tenants.get(slug), typed, refusal)
     return redirect(f"{base_of(slug)}/{member.id}?done=member-added")
 
@@ -228,7 +228,7 @@ async def _list_page(
 async def _new_page(
     request: AnyRequest, tenant: Tenant, values: dict[str, Any], refusal: GatehouseError | None = None
 ) -> Answer:
-    errors = errors_of(refusal, _NEW, "") if refusal else {}
+    errors = errors_of(refusal, _NEW, values.get("preferred_method", "")) if refusal else {}
     return await show(
         request,
         "admin/member_new.html",

@@ -13,7 +13,7 @@ from app.keys import base64url
 
 Kind = TypeVar("Kind")
 # Only what the database can be asked for: whoever changes a cursor is refused here, not there.
-Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Text: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z")]
 Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 

@@ -6,6 +6,7 @@ Never a server error and never long, whatever is in it: what is built to make a 
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 from uuid import UUID
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.cursors import Moment, Number, Text, read_cursor
+from app.cursors import Moment, Number, Text, read_cursor, show_cursor
 from app.delivery import wording
 from app.delivery.brand_rules import RULES, SMS_NAMES, check_branding
 from app.errors import InvalidRequest
@@ -161,6 +162,12 @@ PACKED: Final = [
     '["2026-01-01T00:00:00Z","a\\u0000"]',
     f'{{"name":"\\u0000","id":"{TENANT}","backwards":false}}',
 ]
+
+
+def test_a_cursor_of_ours_leads_on() -> None:
+    """What is shown is read again, to the last number that the database has."""
+    place = (datetime(2026, 3, 14, 9, 26, 53, 589793, UTC), 2**63 - 1)
+    assert read_cursor(show_cursor(place), tuple[Moment, Number]) == place
 
 
 @pytest.mark.parametrize("list_", CURSORS)
