@@ -96,7 +96,7 @@ async def page(
     """The member's page, perhaps with a group being edited; `values` are what was typed, otherwise what is stored."""
     own, core, admin = desk(request), services(request), signed_in(request)
     about, sessions, second_factor, standing = await asyncio.gather(
-        own.members.about(member),
+        own.members.about(member, sees_contacts=admin.may_edit),
         own.tenant_sessions.list(tenant.id, member.id),
         core.factors.has_app(tenant.id, "member", member.id),
         own.unlocking.standing(tenant.id, member.id),
@@ -161,7 +161,7 @@ async def _conflict_page(
     request: AnyRequest, slug: str, member: Member, group: str, typed: dict[str, str], form: Form
 ) -> Answer:
     own = desk(request)
-    changes = await own.members.history(member, limit=LOOK_BACK)
+    changes = await own.members.history(member, sees_contacts=True, limit=LOOK_BACK)
     return await show(
         request,
         "admin/tenant_conflict.html",

@@ -46,9 +46,9 @@ class Choice:
         status = query.get("status", "")
         return cls(query.get("q", "").strip(), status if status in STATUSES else "")
 
-    def filters(self, *, contacts: bool = True) -> Filters:
-        """As the service takes it."""
-        return Filters(self.q, self.status or None, contacts)
+    def filters(self, *, contacts: bool) -> Filters:
+        """As the service takes it, for somebody who may (not) see contacts."""
+        return Filters(self.q, self.status or None, contacts=contacts)
 
     def page(self, slug: str, cursor: str | None) -> str | None:
         """The address of another page of the same list."""
@@ -159,8 +159,8 @@ class _Switch:
 
     @property
     def found(self) -> Filters:
-        """Those whom it makes a difference to, among all who are found."""
-        among = Filters() if self.ticked is not None else self.choice.filters()
+        """Those whom it makes a difference to, among all who are found by a manager, who alone may switch."""
+        among = Filters(contacts=True) if self.ticked is not None else self.choice.filters(contacts=True)
         return replace(among, codes_enabled=not self.on)
 
 
@@ -215,7 +215,7 @@ async def _list_page(
         status=_UNPROCESSABLE if errors else 200,
         tenant=Shown.of(tenant, masked=True),
         filters=asdict(choice),
-        members=[member if may_edit else member.masked() for member in page.members],
+        members=page.members,
         total=total,
         total_is_least=total >= COUNT_AT_MOST,
         any=everybody > 0,

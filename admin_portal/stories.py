@@ -8,7 +8,7 @@ from litestar import get
 from litestar.params import FromPath
 
 from admin_portal.desk import desk
-from admin_portal.guards import VIEWER
+from admin_portal.guards import VIEWER, signed_in
 from admin_portal.tenant import advice_for
 from admin_portal.views import Shown, change_line, lines, masked_contacts, show
 from app.web.browser import Answer
@@ -25,7 +25,13 @@ async def timeline(request: AnyRequest, slug: FromPath[str]) -> Answer:
     own, cursor = desk(request), request.query_params.get("cursor")
     tenant = await own.tenants.get(slug)
     story, standing = await asyncio.gather(
-        own.timeline.read(tenant.id, masked_contacts(tenant), cursor=cursor, limit=_ENTRIES),
+        own.timeline.read(
+            tenant.id,
+            masked_contacts(tenant),
+            sees_contacts=signed_in(request).may_edit,
+            cursor=cursor,
+            limit=_ENTRIES,
+        ),
         own.unlocking.standing(tenant.id, tenant.id),
     )
     return await show(
@@ -44,7 +50,7 @@ async def history(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}/history?cursor=: who changed what. Contacts are masked for everybody, as stored."""
     own, cursor = desk(request), request.query_params.get("cursor")
     tenant = await own.tenants.get(slug)
-    found = await own.tenants.history(slug, cursor=cursor, limit=_CHANGES)
+    found = await own.tenants.history(slug, sees_contacts=signed_in(request).may_edit, cursor=cursor, limit=_CHANGES)
     return await show(
         request,
         "admin/tenant_history.html",

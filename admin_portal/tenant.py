@@ -110,9 +110,11 @@ async def page(
     own, now, settings = desk(request), services(request).clock(), services(request).settings
     may_edit = signed_in(request).may_edit
     story, sessions, history, standing, outcome, second_factor = await asyncio.gather(
-        own.timeline.read(tenant.id, masked_contacts(tenant), limit=_READ_ENTRIES),
+        own.timeline.read(
+            tenant.id, masked_contacts(tenant), sees_contacts=signed_in(request).may_edit, limit=_READ_ENTRIES
+        ),
         own.tenant_sessions.list(tenant.id),
-        own.tenants.history(tenant.slug, limit=_SHOWN_CHANGES),
+        own.tenants.history(tenant.slug, sees_contacts=signed_in(request).may_edit, limit=_SHOWN_CHANGES),
         own.unlocking.standing(tenant.id, tenant.id),
         _outcome(own, tenant, test),
         services(request).factors.has_app(tenant.id, "tenant", tenant.id),
@@ -205,7 +207,7 @@ async def _refused(
 
 
 async def _conflict_page(request: AnyRequest, tenant: Tenant, group: str, typed: dict[str, Any], form: Form) -> Answer:
-    history = await desk(request).tenants.history(tenant.slug, limit=LOOK_BACK)
+    history = await desk(request).tenants.history(tenant.slug, sees_contacts=True, limit=LOOK_BACK)
     return await show(
         request,
         "admin/tenant_conflict.html",

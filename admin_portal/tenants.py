@@ -86,7 +86,7 @@ async def tenant_list(request: AnyRequest) -> Answer:
         tenants=[Shown.of(tenant, masked=masked, failing=tenant.id in page.failing) for tenant in page.tenants],
         total=total,
         total_is_least=total >= _COUNT_AT_MOST,
-        any=bool(total) or await own.tenants.count(at_most=1) > 0,
+        any=bool(total) or await own.tenants.count(Filters(contacts=False), at_most=1) > 0,
         methods=CHANNELS,
         pager={"previous": choice.page(page.previous), "next": choice.page(page.next)},
     )

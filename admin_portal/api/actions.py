@@ -89,7 +89,9 @@ async def timeline(
     """The story of each code in plain words, newest first."""
     tenant = (await desk(request).tenants.get(slug)).masked()
     contacts = {"email": tenant.email, "phone_number": tenant.phone_number}
-    story = await desk(request).timeline.read(tenant.id, contacts, cursor=cursor, limit=limit)
+    story = await desk(request).timeline.read(
+        tenant.id, contacts, sees_contacts=caller(request).sees_contacts, cursor=cursor, limit=limit
+    )
     exact = caller(request).sees_contacts
     entries = [
         TimelineEntry(

@@ -95,16 +95,17 @@ async def export_tenants(
     format: FormatParameter = None,  # noqa: A002 - the parameter's name in the contract
 ) -> Stream:
     """CSV, or JSON Lines, of all that match. Viewers get contacts masked; such a file can't be imported."""
-    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing, failing=failing)
-    form: Literal["csv", "jsonl"] = "csv" if wanted(request, format, "csv") == "csv" else "jsonl"
     who = caller(request)
-    chunks = await desk(request).files.export(
-        filters,
-        form,
-        masked=not who.sees_contacts,
-        actor=who.actor,
-        client=client_of(request),
+    filters = Filters(
+        contacts=who.sees_contacts,
+        search=search,
+        status=status,
+        method=method,
+        contact_missing=contact_missing,
+        failing=failing,
     )
+    form: Literal["csv", "jsonl"] = "csv" if wanted(request, format, "csv") == "csv" else "jsonl"
+    chunks = await desk(request).files.export(filters, form, actor=who.actor, client=client_of(request))
     return await download(chunks, form, "tenants")
 
 

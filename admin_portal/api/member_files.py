@@ -123,7 +123,6 @@ async def export_members(
     chunks = await desk(request).members.export_list(
         slug,
         Filters(search, status, contacts=who.sees_contacts),
-        masked=not who.sees_contacts,
         actor=who.actor,
         client=client_of(request),
     )

@@ -106,7 +106,7 @@ async def list_members(
     """In pages that stay right while members come and go."""
     filters = Filters(search, status, contacts=caller(request).sees_contacts)
     page = await desk(request).members.page(slug, filters, cursor=cursor, limit=limit)
-    return MemberPageBody([_shown(request, member) for member in page.members], page.next)
+    return MemberPageBody([MemberBody.of(member) for member in page.members], page.next)
 
 
 @post(

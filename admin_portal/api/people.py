@@ -62,7 +62,7 @@ class AdminBody(Struct, frozen=True):
     last_sign_in_at: datetime | None
 
     @classmethod
-    def of(cls, admin: Admin, *, masked: bool = False) -> "AdminBody":
+    def of(cls, admin: Admin, *, masked: bool) -> "AdminBody":
         """This admin, for somebody who may (not) see contacts."""
         body = msgspec.convert(admin.as_json(), cls)
         if not masked:
@@ -129,7 +129,7 @@ async def add_admin(request: AnyRequest, data: JSONBody[AdminCreateRequest]) -> 
     admin = await desk(request).admins.add(
         data.email, data.role, data.name, actor=caller(request).actor, client=client_of(request)
     )
-    return Response(AdminBody.of(admin), status_code=201, headers={"ETag": etag(admin.version)})
+    return Response(AdminBody.of(admin, masked=False), status_code=201, headers={"ETag": etag(admin.version)})
 
 
 @patch(
@@ -151,7 +151,7 @@ async def change_admin(
         actor=caller(request).actor,
         client=client_of(request),
     )
-    return Response(AdminBody.of(admin), headers={"ETag": etag(admin.version)})
+    return Response(AdminBody.of(admin, masked=False), headers={"ETag": etag(admin.version)})
 
 
 @delete(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.audit.export import EventFilters, csv_cell
+from app.audit.export import EventFilters, csv_cell, veiled
 from app.cursors import Moment, Number, read_cursor, show_cursor
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database, Row
@@ -74,8 +74,11 @@ class Listing:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def events(self, filters: EventFilters, *, cursor: str | None, limit: int) -> Page:
-        """A page of the audit log. Raises `InvalidRequest` for a foreign cursor."""
+    async def events(self, filters: EventFilters, *, sees_contacts: bool, cursor: str | None, limit: int) -> Page:
+        """A page of the audit log, for somebody who may (not) see contacts.
+
+        Raises `InvalidRequest` for a foreign cursor.
+        """
         action = filters.action
         family = action[:-1] if action and action.endswith("*") else None
         where = {
@@ -87,7 +90,8 @@ class Listing:
         }
         # Without a tenant the index that sealing uses gives the order.
         along_ids = not (filters.tenant_id or filters.start or filters.end)
-        return await self._page(_EVENTS, [SYSTEM_TENANT], where, cursor, limit, along_ids=along_ids)
+        page = await self._page(_EVENTS, [SYSTEM_TENANT], where, cursor, limit, along_ids=along_ids)
+        return page if sees_contacts else Page([veiled(row) for row in page.rows], page.next)
 
     async def deliveries(self, filters: DeliveryFilters, *, cursor: str | None, limit: int) -> Page:
         """A page of what happened to messages. Raises `InvalidRequest` for a foreign cursor."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.audit.notices import gather
-from app.audit.story import Entry, Happening, take_back, tell
+from app.audit.story import Entry, Happening, shown_actor, take_back, tell
 from app.cursors import Moment, Text, read_cursor, show_cursor
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
@@ -68,9 +68,16 @@ class Timeline:
         self._db = db
 
     async def read(
-        self, tenant_id: UUID, contacts: Mapping[str, str | None], *, cursor: str | None = None, limit: int = 50
+        self,
+        tenant_id: UUID,
+        contacts: Mapping[str, str | None],
+        *,
+        sees_contacts: bool,
+        cursor: str | None = None,
+        limit: int = 50,
     ) -> Story:
-        """A page of a tenant's story. `contacts` are its present ones, masked, by field name.
+        """A page of a tenant's story. `contacts` are its present ones, masked, by field name; `sees_contacts` is for
+        whom it is told, and names colleagues by their address.
 
         Raises `InvalidRequest` for a foreign cursor.
         """
@@ -81,12 +88,13 @@ class Timeline:
         known = dict(contacts)
         for row in later:
             take_back(known, row["data"])
-        happenings = [_happening(row) for row in rows[:limit]]
+        happenings = [_happening(row, sees_contacts=sees_contacts) for row in rows[:limit]]
         last = happenings[-1] if len(rows) > limit else None
         following = show_cursor((last.at, last.ref)) if last else None
         return Story(tell(gather(happenings), known), happenings, following)
 
 
-def _happening(row: Mapping[str, Any]) -> Happening:
+def _happening(row: Mapping[str, Any], *, sees_contacts: bool) -> Happening:
     values = {name: row[name] for name in Happening.__slots__}
-    return Happening(**(values | {"data": row["data"] or {}}))
+    actor = shown_actor(row["actor"], sees_contacts=sees_contacts)
+    return Happening(**(values | {"data": row["data"] or {}, "actor": actor}))

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
+from app.audit.story import shown_actor
 from app.cursors import Moment, Number, read_cursor, show_cursor
 from app.storage import SYSTEM_TENANT
 
@@ -27,7 +28,8 @@ ORDER BY e.at DESC, e.id DESC LIMIT $5
 class Change:
     """One entry. `changes` are `{"field", "before", "after"}`, contacts masked.
 
-    `actor` is an admin's email or an API key's name; None for somebody at the command line.
+    `actor` is an admin's email (masked for those who may not see contacts) or an API key's name; None for somebody
+    at the command line.
     """
 
     id: int
@@ -52,7 +54,7 @@ class HistoryPage:
 
 
 async def read_history(
-    connection: asyncpg.Connection, tenant_id: UUID, *, cursor: str | None, limit: int
+    connection: asyncpg.Connection, tenant_id: UUID, *, sees_contacts: bool, cursor: str | None, limit: int
 ) -> HistoryPage:
     """A page of a tenant's history, read in the all-tenants scope. Raises InvalidRequest for a foreign cursor."""
     at, event_id = read_cursor(cursor, tuple[Moment, Number]) if cursor else (None, None)
@@ -63,7 +65,7 @@ async def read_history(
             at=row["at"],
             action=row["action"],
             actor_kind=row["actor_kind"],
-            actor=row["actor_name"],
+            actor=shown_actor(row["actor_name"], sees_contacts=sees_contacts),
             source=row["source"],
             ip=row["ip"],
             user_agent=row["user_agent"],

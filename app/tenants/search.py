@@ -55,12 +55,13 @@ _FAILING: Final = "EXISTS (SELECT FROM contact_health h WHERE h.tenant_id = tena
 class Filters:
     """Which tenants. `search` is looked for in name, slug, email and, if it is made of digits, the phone number.
 
-    Without `contacts` it is looked for in name and slug only: whoever sees contacts masked could otherwise spell one
-    out, piece by piece. `failing`: a provider said of the tenant's own contact that nothing can arrive there.
+    `contacts` says whether whoever asks may see them, and has no default. Without, a search is in name and slug only,
+    since a contact could otherwise be spelled out piece by piece, and tenants come masked. `failing`: a provider said
+    of the tenant's own contact that nothing can arrive there.
     """
 
+    contacts: bool
     search: str = ""
-    contacts: bool = True
     status: str | None = None
     method: str | None = None
     contact_missing: bool | None = None
@@ -98,6 +99,7 @@ class Query:
     sort: str
     limit: int
     cursor: _Cursor | None
+    masked: bool
 
     def page(self, rows: Sequence[Row]) -> TenantPage:
         """The page that these rows make."""
@@ -111,7 +113,7 @@ class Query:
         after = more if not backwards else True
         before = more if backwards else self.cursor is not None
         return TenantPage(
-            [Tenant.of(row) for row in kept],
+            [Tenant.of(row).masked() if self.masked else Tenant.of(row) for row in kept],
             self._place(kept[-1], backwards=False) if after else None,
             self._place(kept[0], backwards=True) if before else None,
             {row["id"] for row in kept if row["failing"]},
@@ -144,7 +146,7 @@ def build(filters: Filters, *, sort: str, cursor: str | None, limit: int) -> Que
         f"SELECT {', '.join(COLUMNS)}, {key.sql} AS key, {_FAILING} AS failing FROM tenants "
         f"WHERE {' AND '.join(where)} ORDER BY {key.sql} {direction}, id {direction} LIMIT ${len(args)}"
     )
-    return Query(sql, args, sort, limit, place)
+    return Query(sql, args, sort, limit, place, masked=not filters.contacts)
 
 
 def build_count(filters: Filters, at_most: int) -> tuple[str, Sequence[object]]:

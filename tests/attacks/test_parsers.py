@@ -98,23 +98,25 @@ def nested(depth: int, leaf: str = "1") -> str:
     return "[" * depth + leaf + "]" * depth
 
 
+def refused(call: Callable[[], object]) -> str:
+    """What is said to whoever wrote it; nothing where it is taken. Any other error is a fault of ours."""
+    try:
+        call()
+    except (InvalidRequest, ValueError) as refusal:
+        return str(refusal)
+    return ""
+
+
 @_MANY
 @given(source=texts)
 @example(source="{{ code }}{{- tenant -}}")
 def test_words_that_pass_can_be_filled_in(source: str) -> None:
     """Checked at once, refused with a sentence or filled in; what passes is text and names, to Jinja too."""
     began = time.process_time()
-    try:
-        wording.check(source, names=SMS_NAMES, needed="code")
-    except ValueError as refusal:
-        assert str(refusal).endswith(".") or "once" in str(refusal)
-        filled = None
-    else:
-        filled = wording.fill(source, {"code": "<123456>", "tenant": "Acme", "lifetime": "soon"})
+    said = refused(lambda: wording.check(source, names=SMS_NAMES, needed="code"))
+    filled = wording.fill(source, {"code": "<123456>", "tenant": "Acme", "lifetime": "soon"}) if not said else ""
     assert time.process_time() - began < _LONGEST
-    if filled is not None:
-        assert "<123456>" in filled
-        assert "{{" not in filled
+    assert said.endswith(".") or ("<123456>" in filled and "{{" not in filled)
 
 
 @_MANY
@@ -122,10 +124,7 @@ def test_words_that_pass_can_be_filled_in(source: str) -> None:
 def test_no_branding_is_a_fault_of_ours(name: str, value: object) -> None:
     """Every field, any value: taken or refused."""
     began = time.process_time()
-    try:
-        check_branding({name: value})
-    except InvalidRequest as refusal:
-        assert [error.pointer for error in refusal.errors] == [f"/{name}"]
+    refused(lambda: check_branding({name: value}))
     assert time.process_time() - began < _LONGEST
 
 
@@ -133,17 +132,18 @@ def test_no_branding_is_a_fault_of_ours(name: str, value: object) -> None:
 @given(key=st.one_of(st.sampled_from(POLICY_KEYS), texts), value=values)
 def test_no_policy_is_a_fault_of_ours(key: str, value: object) -> None:
     """As JSON and as text of a command line or a cell."""
-    for read in (lambda: parse_policy({key: value}), lambda: parse_policy_assignments([f"{key}={value}"])):
-        try:
-            read()
-        except InvalidRequest as refusal:
-            assert refusal.errors
+    began = time.process_time()
+    refused(lambda: parse_policy({key: value}))
+    refused(lambda: parse_policy_assignments([f"{key}={value}"]))
+    assert time.process_time() - began < _LONGEST
 
 
 TENANT: Final = UUID(int=7)
 CURSORS: Final[dict[str, Callable[[str], object]]] = {
-    "tenants": lambda text: tenant_search.build(tenant_search.Filters(), sort="updated_at", cursor=text, limit=10),
-    "members": lambda text: member_search.build(TENANT, member_search.Filters(), text, 10),
+    "tenants": lambda text: tenant_search.build(
+        tenant_search.Filters(contacts=True), sort="updated_at", cursor=text, limit=10
+    ),
+    "members": lambda text: member_search.build(TENANT, member_search.Filters(contacts=True), text, 10),
     "events": lambda text: read_cursor(text, tuple[Moment, Number]),
     "timeline": lambda text: read_cursor(text, tuple[Moment, Text]),
 }
