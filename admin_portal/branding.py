@@ -19,6 +19,7 @@ from app.keys import KeyRing
 from app.masking import mask_email
 from app.tenants.model import Tenant
 from app.web.browser import ADMIN, Answer, redirect, visitor
+from app.web.queries import reads
 from app.web.sentences import notice
 from app.web.services import AnyRequest, services
 
@@ -50,7 +51,7 @@ _CONFLICT: Final = 412
 _UNPROCESSABLE: Final = 422
 
 
-@get("/tenants/{slug:str}/branding", opt=VIEWER)
+@get("/tenants/{slug:str}/branding", opt=VIEWER | reads("locale"))
 async def branding_page(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}/branding?locale=&done=saved."""
     tenant = await desk(request).tenants.get(slug)
@@ -86,7 +87,7 @@ async def save_branding(request: AnyRequest, slug: FromPath[str]) -> Answer:
     return redirect(f"/admin/tenants/{tenant.slug}/branding?done=saved")
 
 
-@get("/tenants/{slug:str}/branding/preview", opt=VIEWER)
+@get("/tenants/{slug:str}/branding/preview", opt=VIEWER | reads("locale"))
 async def preview(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """The mail alone, as it is saved, for the frame in the page: GET …/branding/preview?locale=."""
     tenant = await desk(request).tenants.get(slug)

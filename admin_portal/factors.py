@@ -18,6 +18,7 @@ from app.auth.devices import LIFETIME as DEVICE_LIFETIME
 from app.auth.signing_in import HalfSignIn, Outcome, SignIn
 from app.web.browser import ADMIN, Answer, jar_of, redirect
 from app.web.factor_pages import FactorPages, factor_handlers
+from app.web.queries import reads
 from app.web.second_step import Finished, SecondStep
 from app.web.services import AnyRequest, services
 
@@ -32,7 +33,7 @@ async def arrive(request: AnyRequest, outcome: Outcome, wanted: str, *cookies: C
     return await _enter(request, outcome, wanted, *cookies)
 
 
-@get("/sign-in/second-factor", opt=ANYONE)
+@get("/sign-in/second-factor", opt=ANYONE | reads("using"))
 async def ask(request: AnyRequest) -> Answer:
     """Asks for a code of the app or a backup code, or to set an app up first."""
     return await _step(request).show(request) or redirect(SIGN_IN)

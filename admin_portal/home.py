@@ -30,9 +30,9 @@ async def home(request: AnyRequest) -> Answer:
     installation, spans, total, suspended, missing = await asyncio.gather(
         own.overview.read(services(request).clock()),
         own.stats.read(),
-        own.tenants.count(at_most=_COUNT_AT_MOST),
-        own.tenants.count(Filters(status="suspended"), at_most=_COUNT_AT_MOST),
-        own.tenants.count(Filters(contact_missing=True), at_most=_MISSING_AT_MOST),
+        own.tenants.count(Filters(contacts=False), at_most=_COUNT_AT_MOST),
+        own.tenants.count(Filters(contacts=False, status="suspended"), at_most=_COUNT_AT_MOST),
+        own.tenants.count(Filters(contacts=False, contact_missing=True), at_most=_MISSING_AT_MOST),
     )
     return await show(
         request,

@@ -14,12 +14,13 @@ from admin_portal.members import base_of, count_rows
 from admin_portal.tenant import next_code_at
 from admin_portal.views import Shown, change_line, errors_of, lines, mark_lines, session_lines, show
 from app.audit.advice import Situation, advise
-from app.errors import AlreadyExists, EditConflict, GatehouseError, InvalidRequest
+from app.errors import AlreadyExists, ContactMissing, EditConflict, GatehouseError, InvalidRequest
 from app.members.invitations import may_register
 from app.members.model import Member
 from app.tenants.model import Tenant
 from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.forms import Form
+from app.web.queries import reads
 from app.web.services import AnyRequest, services
 
 # The fields of each group, first the one that a fault without a field of its own is shown at.
@@ -45,7 +46,7 @@ _UNPROCESSABLE: Final = 422
 _CONFLICT: Final = 412
 
 
-@get("/tenants/{slug:str}/members/{member_id:uuid}", opt=VIEWER)
+@get("/tenants/{slug:str}/members/{member_id:uuid}", opt=VIEWER | reads("edit"))
 async def member_page(request: AnyRequest, slug: FromPath[str], member_id: FromPath[UUID]) -> Answer:
     """GET /admin/tenants/{slug}/members/{id}?edit=contact|details|access."""
     editing = request.query_params.get("edit")
@@ -96,7 +97,7 @@ async def page(
     """The member's page, perhaps with a group being edited; `values` are what was typed, otherwise what is stored."""
     own, core, admin = desk(request), services(request), signed_in(request)
     about, sessions, second_factor, standing, marks = await asyncio.gather(
-        own.members.about(member),
+        own.members.about(member, sees_contacts=admin.may_edit),
         own.tenant_sessions.list(tenant.id, member.id),
         core.factors.has_app(tenant.id, "member", member.id),
         own.unlocking.standing(tenant.id, member.id),
@@ -155,7 +156,7 @@ async def _save(request: AnyRequest, slug: str, member_id: UUID, group: str) -> 
                 version = member.version
                 continue
             return await _conflict_page(request, slug, member, group, typed, form)
-        except (InvalidRequest, AlreadyExists) as refusal:
+        except (InvalidRequest, AlreadyExists, ContactMissing) as refusal:
             return await _refused(request, slug, member_id, group, {**form, **typed}, refusal)
         return redirect(f"{address(slug, member_id)}?done=member-{group}#{group}")
 
@@ -165,7 +166,7 @@ async def _refused(
 ) -> Answer:
     own = desk(request)
     tenant, member = await own.tenants.get(slug), await own.members.get(slug, member_id)
-    errors = errors_of(refusal, GROUPS[group], "")
+    errors = errors_of(refusal, GROUPS[group], values.get("preferred_method", ""))
     return await page(request, tenant, member, status=_UNPROCESSABLE, editing=group, values=values, errors=errors)
 
 
@@ -173,7 +174,7 @@ async def _conflict_page(
     request: AnyRequest, slug: str, member: Member, group: str, typed: dict[str, str], form: Form
 ) -> Answer:
     own = desk(request)
-    changes = await own.members.history(member, limit=LOOK_BACK)
+    changes = await own.members.history(member, sees_contacts=True, limit=LOOK_BACK)
     return await show(
         request,
         "admin/tenant_conflict.html",

@@ -13,7 +13,7 @@ from litestar.params import FromPath
 from admin_portal.desk import desk
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.views import COUNT_AT_MOST, Shown, errors_of, show
-from app.errors import AlreadyExists, GatehouseError, InvalidRequest
+from app.errors import AlreadyExists, ContactMissing, GatehouseError, InvalidRequest
 from app.members.model import Member
 from app.members.rules import STATUSES
 from app.members.search import Filters
@@ -21,6 +21,7 @@ from app.members.stats import SignInCounts
 from app.tenants.model import Tenant
 from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.forms import Form
+from app.web.queries import reads
 from app.web.sentences import FORM
 from app.web.services import AnyRequest
 
@@ -45,9 +46,9 @@ class Choice:
         status = query.get("status", "")
         return cls(query.get("q", "").strip(), status if status in STATUSES else "")
 
-    def filters(self, *, contacts: bool = True) -> Filters:
-        """As the service takes it."""
-        return Filters(self.q, self.status or None, contacts)
+    def filters(self, *, contacts: bool) -> Filters:
+        """As the service takes it, for somebody who may (not) see contacts."""
+        return Filters(self.q, self.status or None, contacts=contacts)
 
     def page(self, slug: str, cursor: str | None) -> str | None:
         """The address of another page of the same list."""
@@ -57,7 +58,7 @@ class Choice:
         return f"{base_of(slug)}?{urlencode({**chosen, 'cursor': cursor})}"
 
 
-@get("/tenants/{slug:str}/members", opt=VIEWER)
+@get("/tenants/{slug:str}/members", opt=VIEWER | reads("q", "status", "cursor"))
 async def member_list(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}/members?q=&status=&cursor=."""
     return await _list_page(request, await desk(request).tenants.get(slug), Choice.of(request.query_params))
@@ -84,12 +85,12 @@ async def add_member(request: AnyRequest, slug: FromPath[str]) -> Answer:
     members = desk(request).members
     try:
         member = await members.create(slug, values, actor=signed_in(request).actor, client=visitor(request))
-    except (InvalidRequest, AlreadyExists) as refusal:
+    except (InvalidRequest, AlreadyExists, ContactMissing) as refusal:
         return await _new_page(request, await desk(request).tenants.get(slug), typed, refusal)
     return redirect(f"{base_of(slug)}/{member.id}?done=member-added")
 
 
-@get("/tenants/{slug:str}/members/codes", opt=MANAGER)
+@get("/tenants/{slug:str}/members/codes", opt=MANAGER | reads("codes", "of", "q", "status", repeatable="member"))
 async def ask_to_switch(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET ?codes=on|off&of=ticked|found&member=&q=&status=: whom it makes a difference to, before it is done."""
     tenant = await desk(request).tenants.get(slug)
@@ -158,8 +159,8 @@ class _Switch:
 
     @property
     def found(self) -> Filters:
-        """Those whom it makes a difference to, among all who are found."""
-        among = Filters() if self.ticked is not None else self.choice.filters()
+        """Those whom it makes a difference to, among all who are found by a manager, who alone may switch."""
+        among = Filters(contacts=True) if self.ticked is not None else self.choice.filters(contacts=True)
         return replace(among, codes_enabled=not self.on)
 
 
@@ -214,7 +215,7 @@ async def _list_page(
         status=_UNPROCESSABLE if errors else 200,
         tenant=Shown.of(tenant, masked=True),
         filters=asdict(choice),
-        members=[member if may_edit else member.masked() for member in page.members],
+        members=page.members,
         total=total,
         total_is_least=total >= COUNT_AT_MOST,
         any=everybody > 0,
@@ -227,7 +228,7 @@ async def _list_page(
 async def _new_page(
     request: AnyRequest, tenant: Tenant, values: dict[str, Any], refusal: GatehouseError | None = None
 ) -> Answer:
-    errors = errors_of(refusal, _NEW, "") if refusal else {}
+    errors = errors_of(refusal, _NEW, values.get("preferred_method", "")) if refusal else {}
     return await show(
         request,
         "admin/member_new.html",

@@ -18,6 +18,7 @@ from app.errors import CodeExpired, GatehouseError, InvalidCode, InvalidRequest,
 from app.tenants.rules import normalise_email
 from app.web.browser import ADMIN, Answer, jar_of, redirect, visitor
 from app.web.problems import refuse
+from app.web.queries import reads
 from app.web.sentences import FORM, errors_of
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED, choose_language
@@ -65,7 +66,7 @@ class Pending:
         return jar_of(request).make(_CHALLENGE, value, seconds=seconds, same_site="strict")
 
 
-@get("/sign-in", opt=ANYONE)
+@get("/sign-in", opt=ANYONE | reads("next", "why"))
 async def ask_email(request: AnyRequest) -> Answer:
     """Asks for the email. Whoever is signed in and wasn't asked to prove it again goes on."""
     wanted, why = own_path(request.query_params.get("next")), request.query_params.get("why")
@@ -96,7 +97,7 @@ async def send_code(request: AnyRequest) -> Answer:
     return redirect(_code_address(wanted), [pending.cookie(request, issued)])
 
 
-@get("/sign-in/code", opt=ANYONE)
+@get("/sign-in/code", opt=ANYONE | reads("next"))
 async def ask_code(request: AnyRequest) -> Answer:
     """Asks for the code."""
     pending = Pending.read(request)

@@ -8,23 +8,30 @@ from litestar import get
 from litestar.params import FromPath
 
 from admin_portal.desk import desk
-from admin_portal.guards import VIEWER
+from admin_portal.guards import VIEWER, signed_in
 from admin_portal.tenant import advice_for
 from admin_portal.views import Shown, change_line, lines, masked_contacts, show
 from app.web.browser import Answer
+from app.web.queries import reads
 from app.web.services import AnyRequest, services
 
 _ENTRIES: Final = 50
 _CHANGES: Final = 25
 
 
-@get("/tenants/{slug:str}/timeline", opt=VIEWER)
+@get("/tenants/{slug:str}/timeline", opt=VIEWER | reads("cursor"))
 async def timeline(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}/timeline?cursor=: "why didn't I get my code?"."""
     own, cursor = desk(request), request.query_params.get("cursor")
     tenant = await own.tenants.get(slug)
     story, standing, marks = await asyncio.gather(
-        own.timeline.read(tenant.id, masked_contacts(tenant), cursor=cursor, limit=_ENTRIES),
+        own.timeline.read(
+            tenant.id,
+            masked_contacts(tenant),
+            sees_contacts=signed_in(request).may_edit,
+            cursor=cursor,
+            limit=_ENTRIES,
+        ),
         own.unlocking.standing(tenant.id, tenant.id),
         own.marks.of(tenant.id, tenant.id),
     )
@@ -39,12 +46,12 @@ async def timeline(request: AnyRequest, slug: FromPath[str]) -> Answer:
     )
 
 
-@get("/tenants/{slug:str}/history", opt=VIEWER)
+@get("/tenants/{slug:str}/history", opt=VIEWER | reads("cursor"))
 async def history(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}/history?cursor=: who changed what. Contacts are masked for everybody, as stored."""
     own, cursor = desk(request), request.query_params.get("cursor")
     tenant = await own.tenants.get(slug)
-    found = await own.tenants.history(slug, cursor=cursor, limit=_CHANGES)
+    found = await own.tenants.history(slug, sees_contacts=signed_in(request).may_edit, cursor=cursor, limit=_CHANGES)
     return await show(
         request,
         "admin/tenant_history.html",

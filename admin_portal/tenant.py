@@ -34,6 +34,7 @@ from app.tenants.model import Tenant
 from app.tenants.test_message import TestMessage, TestOutcome
 from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.forms import Form
+from app.web.queries import reads
 from app.web.services import AnyRequest, services
 
 Fields: TypeAlias = dict[str, str]
@@ -62,7 +63,7 @@ _UNPROCESSABLE: Final = 422
 _CONFLICT: Final = 412
 
 
-@get("/tenants/{slug:str}", opt=VIEWER)
+@get("/tenants/{slug:str}", opt=VIEWER | reads("edit", "test"))
 async def tenant_page(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """GET /admin/tenants/{slug}?edit=contact|delivery|details&test={id}."""
     editing = request.query_params.get("edit")
@@ -115,9 +116,11 @@ async def page(
     # First: a test that is over by now is in everything that is read after it, and nothing is looked at again.
     outcome = await _outcome(own, tenant, test)
     story, sessions, history, standing, second_factor, marks = await asyncio.gather(
-        own.timeline.read(tenant.id, masked_contacts(tenant), limit=_READ_ENTRIES),
+        own.timeline.read(
+            tenant.id, masked_contacts(tenant), sees_contacts=signed_in(request).may_edit, limit=_READ_ENTRIES
+        ),
         own.tenant_sessions.list(tenant.id),
-        own.tenants.history(tenant.slug, limit=_SHOWN_CHANGES),
+        own.tenants.history(tenant.slug, sees_contacts=signed_in(request).may_edit, limit=_SHOWN_CHANGES),
         own.unlocking.standing(tenant.id, tenant.id),
         services(request).factors.has_app(tenant.id, "tenant", tenant.id),
         own.marks.of(tenant.id, tenant.id),
@@ -212,7 +215,7 @@ async def _refused(
 
 
 async def _conflict_page(request: AnyRequest, tenant: Tenant, group: str, typed: dict[str, Any], form: Form) -> Answer:
-    history = await desk(request).tenants.history(tenant.slug, limit=LOOK_BACK)
+    history = await desk(request).tenants.history(tenant.slug, sees_contacts=True, limit=LOOK_BACK)
     return await show(
         request,
         "admin/tenant_conflict.html",

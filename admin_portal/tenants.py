@@ -13,6 +13,7 @@ from app.errors import AlreadyExists, ChannelUnavailable, ContactMissing, Gateho
 from app.tenants.rules import CHANNELS, STATUSES
 from app.tenants.search import Filters
 from app.web.browser import ADMIN, Answer, redirect, visitor
+from app.web.queries import reads
 from app.web.services import AnyRequest, services
 
 _PAGE: Final = 25
@@ -62,7 +63,7 @@ class Choice:
         return f"{_LIST}?{urlencode({**chosen, 'cursor': cursor})}"
 
 
-@get("/tenants", opt=VIEWER)
+@get("/tenants", opt=VIEWER | reads("q", "status", "method", "contact", "sort", "cursor"))
 async def tenant_list(request: AnyRequest) -> Answer:
     """GET /admin/tenants?q=&status=&method=&contact=&sort=&cursor=."""
     own, choice = desk(request), Choice.of(request)
@@ -85,7 +86,7 @@ async def tenant_list(request: AnyRequest) -> Answer:
         tenants=[Shown.of(tenant, masked=masked, failing=tenant.id in page.failing) for tenant in page.tenants],
         total=total,
         total_is_least=total >= _COUNT_AT_MOST,
-        any=bool(total) or await own.tenants.count(at_most=1) > 0,
+        any=bool(total) or await own.tenants.count(Filters(contacts=False), at_most=1) > 0,
         methods=CHANNELS,
         pager={"previous": choice.page(page.previous), "next": choice.page(page.next)},
     )

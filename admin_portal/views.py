@@ -255,7 +255,7 @@ def errors_of(refusal: GatehouseError, fields: Sequence[str], method: str) -> di
         what = _CONTACT_WORDS.get(missing, "a contact")
         if missing not in fields:
             return {fields[0]: f"There is no {what.partition(' ')[2]} for it. Add one under Contact first."}
-        return {missing: f"Codes go {BY.get(method, method)}, so {what} is needed."}
+        return {missing: f"Codes go {BY.get(method, method)}, so {what} is needed." if method else refusal.detail}
     if isinstance(refusal, ChannelUnavailable):
         at = "otp_delivery_method" if "otp_delivery_method" in fields else FORM
         return {at: f"{channel_words(method)} is switched off: no provider is set up."}

@@ -21,6 +21,7 @@ from app.web.forwarded import Forwarded
 from app.web.metrics import Metrics
 from app.web.problem_pages import problem_pages
 from app.web.problems import Problems
+from app.web.queries import known_query
 from app.web.reading import BODY_LIMIT, StrictRequest
 from app.web.services import Clock, Services, Sleep, utc_now
 from app.web.templates import make_environment
@@ -49,6 +50,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
             problem_pages(pages),
             assets.route(),
         ],
+        guards=[known_query],
         request_class=StrictRequest,
         request_max_body_size=BODY_LIMIT,
         exception_handlers={HTTPException: problems.handle, Exception: problems.handle},

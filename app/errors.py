@@ -17,6 +17,9 @@
     ├── DeliveryFailed            the provider refused, told to disclosed callers
     ├── NotFound                  no such thing (admin side)
     ├── AlreadyExists             the name is taken
+    ├── KeyReused                 an Idempotency-Key that belongs to another request
+    ├── KeyInUse                  an Idempotency-Key whose first request is under way
+    ├── ShownOnce                 done already, and the secret in its answer is not shown again
     ├── EditConflict              somebody else saved first
     ├── PayloadTooLarge           the body is over the limit
     └── Unavailable               a store that is needed is down; says when to come back
@@ -179,6 +182,36 @@ class AlreadyExists(GatehouseError):
 
     code = "already-exists"
     default_detail = "This already exists."
+
+
+class KeyReused(GatehouseError):
+    """The Idempotency-Key was used for another request. Nothing was done."""
+
+    code = "idempotency-key-reused"
+    default_detail = "This Idempotency-Key was used for another request. Take a new one."
+
+
+class KeyInUse(GatehouseError):
+    """The first request with this Idempotency-Key is still under way."""
+
+    code = "idempotency-key-in-use"
+    default_detail = "The first request with this Idempotency-Key is still under way. Ask again in a moment."
+
+
+class ShownOnce(GatehouseError):
+    """The call with this Idempotency-Key was done, and its answer had a secret that is kept nowhere.
+
+    `location` is what it made, where that has an address.
+    """
+
+    code = "secret-shown-once"
+    default_detail = (
+        "This was done when you asked the first time, and its answer had a secret that is shown once. "
+        "If you lost it, revoke what was made and make another one with a new Idempotency-Key."
+    )
+
+    def __init__(self, location: str | None = None) -> None:
+        super().__init__(None, **({"location": location} if location else {}))
 
 
 class EditConflict(GatehouseError):

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict
 
 from admin_portal.api.guards import MANAGER, VIEWER, caller, require_fresh
-from admin_portal.api.tenants import REFUSED, IfMatch, Slug, etag, version_in
+from admin_portal.api.tenants import REFUSED, IfMatch, Slug
 from admin_portal.desk import desk
 from app.delivery.branding import Branding, Brandings
 from app.delivery.logo import MAX_BYTES
@@ -16,6 +16,7 @@ from app.errors import EditConflict, PayloadTooLarge, TenantNotFound
 from app.masking import mask_email
 from app.web.caller import client_of
 from app.web.docs import refusals
+from app.web.etags import etag, expected_version
 from app.web.reading import BODY_LIMIT
 from app.web.services import AnyRequest, services
 
@@ -111,13 +112,18 @@ async def change_branding(
     if data.reply_to is not UNSET:
         require_fresh(request)
     tenant = await desk(request).tenants.get(slug)
-    branding = await Brandings(services(request).db).set(
+    brandings = Brandings(services(request).db)
+
+    async def version() -> int:
+        return (await brandings.get(tenant.id)).version
+
+    branding = await brandings.set(
         tenant.id,
         {name: value for name, value in asdict(data).items() if value is not UNSET},
         now=services(request).clock(),
         actor=caller(request).actor,
         client=client_of(request),
-        expected_version=version_in(if_match),
+        expected_version=await expected_version(if_match, version),
     )
     return _answer(request, slug, branding)
 

@@ -14,10 +14,17 @@ from litestar.openapi.spec import (
     Schema,
 )
 
+from app.errors import GatehouseError, KeyInUse, KeyReused, ShownOnce
+from app.web.docs import also
+
 _KEY: Final = Parameter(
     name="Idempotency-Key",
     param_in="header",
-    description="Any text of your own. Sent again within a day, it gets the first answer and nothing is done twice.",
+    description=(
+        "Any text of your own. Sent again within a day, the same call gets the first answer and nothing is done twice; "
+        "another call with it is refused: 422 `idempotency-key-reused`. While the first is under way: 409 "
+        "`idempotency-key-in-use`."
+    ),
     schema=Schema(type=OpenAPIType.STRING, max_length=255),
 )
 
@@ -26,8 +33,26 @@ _KEY: Final = Parameter(
 class Once(Operation):
     """A POST: it may carry an Idempotency-Key."""
 
+    REFUSALS: ClassVar[tuple[type[GatehouseError], ...]] = (KeyInUse, KeyReused)
+
     def __post_init__(self) -> None:
         self.parameters = [*(self.parameters or []), _KEY]
+        self.responses = also(self.responses or {}, *self.REFUSALS)
+
+
+@dataclass
+class OnceShown(Once):
+    """A POST whose answer shows a secret, this once: it is not kept, so no repetition shows it again."""
+
+    REFUSALS: ClassVar[tuple[type[GatehouseError], ...]] = (KeyInUse, KeyReused, ShownOnce)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.description = (
+            f"{self.description}\n\nThe secret is in the first answer alone. The same call again with its "
+            "Idempotency-Key is 409 `secret-shown-once`: nothing is made twice, and `location` leads to what was made, "
+            "if it has an address. Who lost the answer revokes that and makes another one with a new key."
+        )
 
 
 @dataclass

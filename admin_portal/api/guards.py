@@ -29,6 +29,11 @@ from app.web.services import AnyRequest, services
 VIEWER: Final = {"least_role": "viewer"}
 MANAGER: Final = {"least_role": "manager"}
 OWNER: Final = {"least_role": "owner"}
+# As part of the `opt` of a route that decides who gets in, or exports contacts: a person's sign-in has to be young for
+# it (ASVS 7.5.3). A guard asks for it, so that it holds for repetitions too. See `require_fresh`.
+YOUNG: Final[dict[str, Any]] = {"young": lambda _: True}
+YOUNG_UNLESS_DRY_RUN: Final[dict[str, Any]] = {"young": lambda request: request.query_params.get("dry_run") != "true"}
+
 # How a call is authenticated, for the documentation.
 SECURITY: Final[list[dict[str, list[str]]]] = [{"apiKey": []}, {"adminSession": []}]
 
@@ -74,6 +79,12 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     least = handler.opt.get("least_role", "owner")
     if caller(request).level < _LEVELS[least]:
         raise Forbidden(f"This needs the role {least}.")
+    if handler.opt.get("young", _never)(request):
+        require_fresh(request)
+
+
+def _never(_: AnyRequest) -> bool:
+    return False
 
 
 def caller(request: AnyRequest) -> AdminCaller:
@@ -83,7 +94,8 @@ def caller(request: AnyRequest) -> AdminCaller:
 
 def require_fresh(request: AnyRequest) -> None:
     """Raises `Forbidden` for a person whose sign-in is too old for what decides who gets in: contacts and members,
-    policies, admins, keys, sign-in links (ASVS 7.5.3). What stops an attack or helps at once asks for none.
+    policies, admins, keys, sign-in links; and for exports of contacts. What stops an attack or helps at once asks for
+    none. Handlers call it where the body decides; a POST is done once, so there it is for the guard.
     """
     session = caller(request).session
     if session is not None and not is_fresh(session, services(request).clock()):

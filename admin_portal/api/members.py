@@ -1,6 +1,7 @@
 """Members of a tenant: listed, added, imported, changed, exported, erased."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final, TypeAlias
 from uuid import UUID
 
@@ -10,16 +11,17 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from admin_portal.api.documents import Once
-from admin_portal.api.guards import MANAGER, OWNER, VIEWER, caller, require_fresh
+from admin_portal.api.guards import MANAGER, OWNER, VIEWER, YOUNG, caller
 from admin_portal.api.payloads import Next, given
-from admin_portal.api.tenants import REFUSED, Cursor, IfMatch, Slug, etag, version_in
+from admin_portal.api.tenants import REFUSED, Cursor, IfMatch, Slug
 from admin_portal.desk import desk
-from app.errors import AlreadyExists, EditConflict, NotFound, TenantNotFound
+from app.errors import AlreadyExists, ContactMissing, EditConflict, NotFound, TenantNotFound
 from app.members.model import Member
 from app.members.rules import METHODS, STATUSES
 from app.members.search import MAX_LIMIT, Filters
 from app.web.caller import client_of
 from app.web.docs import refusals
+from app.web.etags import etag, expected_version
 from app.web.services import AnyRequest
 
 MemberId: TypeAlias = Annotated[UUID, PathParameter(description="The member's id.")]
@@ -104,19 +106,18 @@ async def list_members(
     """In pages that stay right while members come and go."""
     filters = Filters(search, status, contacts=caller(request).sees_contacts)
     page = await desk(request).members.page(slug, filters, cursor=cursor, limit=limit)
-    return MemberPageBody([_shown(request, member) for member in page.members], page.next)
+    return MemberPageBody([MemberBody.of(member) for member in page.members], page.next)
 
 
 @post(
     "/tenants/{slug:str}/members",
-    opt=MANAGER,
+    opt=MANAGER | YOUNG,
     summary="Add a member",
-    responses=refusals(*REFUSED, TenantNotFound, AlreadyExists),
+    responses=refusals(*REFUSED, TenantNotFound, AlreadyExists, ContactMissing),
     operation_class=Once,
 )
 async def add_member(request: AnyRequest, slug: Slug, data: JSONBody[MemberCreateRequest]) -> Response[MemberBody]:
     """They can sign in at once, unless `pending`."""
-    require_fresh(request)
     member = await desk(request).members.create(
         slug, given(data), actor=caller(request).actor, client=client_of(request)
     )
@@ -136,9 +137,9 @@ async def get_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> Re
 
 @patch(
     "/tenants/{slug:str}/members/{member_id:uuid}",
-    opt=MANAGER,
+    opt=MANAGER | YOUNG,
     summary="Change a member",
-    responses=refusals(*REFUSED, TenantNotFound, NotFound, AlreadyExists, EditConflict),
+    responses=refusals(*REFUSED, TenantNotFound, NotFound, AlreadyExists, EditConflict, ContactMissing),
 )
 async def change_member(
     request: AnyRequest,
@@ -148,12 +149,11 @@ async def change_member(
     if_match: IfMatch = None,
 ) -> Response[MemberBody]:
     """A contact's change voids open codes, ends sessions by policy, and tells the old and the new address."""
-    require_fresh(request)
     member = await desk(request).members.update(
         slug,
         member_id,
         given(data),
-        expected_version=version_in(if_match),
+        expected_version=await expected_version(if_match, partial(_version, request, slug, member_id)),
         actor=caller(request).actor,
         client=client_of(request),
     )
@@ -162,7 +162,7 @@ async def change_member(
 
 @post(
     "/tenants/{slug:str}/members/codes",
-    opt=MANAGER,
+    opt=MANAGER | YOUNG,
     status_code=200,
     summary="Switch codes on or off",
     responses=refusals(*REFUSED, TenantNotFound),
@@ -170,7 +170,6 @@ async def change_member(
 )
 async def switch_codes(request: AnyRequest, slug: Slug, data: JSONBody[CodesRequest]) -> CodesBody:
     """Off: the password alone signs in, where the tenant asks for one. Elsewhere it means nothing."""
-    require_fresh(request)
     changed = await desk(request).members.switch_codes(
         slug, data.codes_enabled, only=data.members, actor=caller(request).actor, client=client_of(request)
     )
@@ -179,27 +178,31 @@ async def switch_codes(request: AnyRequest, slug: Slug, data: JSONBody[CodesRequ
 
 @get(
     "/tenants/{slug:str}/members/{member_id:uuid}/export",
-    opt=MANAGER,
+    opt=MANAGER | YOUNG,
     summary="Export all that is kept of a person",
     responses=refusals(*REFUSED, TenantNotFound, NotFound),
 )
 async def export_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> Response[dict[str, Any]]:
     """For the person to read; without secrets. Audited."""
-    require_fresh(request)
     found = await desk(request).members.export(slug, member_id, actor=caller(request).actor, client=client_of(request))
     return Response(found, headers={"Content-Disposition": 'attachment; filename="member.json"'})
 
 
 @delete(
     "/tenants/{slug:str}/members/{member_id:uuid}",
-    opt=OWNER,
+    opt=OWNER | YOUNG,
     summary="Erase a member",
-    responses=refusals(*REFUSED, TenantNotFound, NotFound),
+    responses=refusals(*REFUSED, TenantNotFound, NotFound, EditConflict),
 )
-async def erase_member(request: AnyRequest, slug: Slug, member_id: MemberId) -> None:
+async def erase_member(request: AnyRequest, slug: Slug, member_id: MemberId, if_match: IfMatch = None) -> None:
     """For good; the audit log keeps events under an id that leads to nobody. To only stop somebody, suspend them."""
-    require_fresh(request)
-    await desk(request).members.erase(slug, member_id, actor=caller(request).actor, client=client_of(request))
+    await desk(request).members.erase(
+        slug,
+        member_id,
+        expected_version=await expected_version(if_match, partial(_version, request, slug, member_id)),
+        actor=caller(request).actor,
+        client=client_of(request),
+    )
 
 
 HANDLERS: Final = (
@@ -211,6 +214,10 @@ HANDLERS: Final = (
     export_member,
     erase_member,
 )
+
+
+async def _version(request: AnyRequest, slug: str, member_id: UUID) -> int:
+    return (await desk(request).members.get(slug, member_id)).version
 
 
 def _shown(request: AnyRequest, member: Member) -> MemberBody:

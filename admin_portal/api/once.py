@@ -1,17 +1,23 @@
-"""POSTs with an `Idempotency-Key` are done once; whoever asks again gets the answer of the first time."""
+"""POSTs with an `Idempotency-Key` are done once; whoever asks again gets the answer of the first time.
 
-from typing import Any, Final
+A repetition passes every guard of its route as it stands now: role, scope, session, and how young the sign-in is. An
+answer that shows a secret is not kept, so a repetition can't show it: 409 `secret-shown-once`.
+"""
+
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
 from litestar.enums import ScopeType
+from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from admin_portal.api.guards import admit, caller
+from admin_portal.api.documents import OnceShown
+from admin_portal.api.guards import caller
 from admin_portal.desk import desk
 from app.auth.idempotency import Attempt, Idempotency
-from app.errors import Unavailable
+from app.errors import FieldError, InvalidRequest, ShownOnce, Unavailable
 from app.web.reading import StrictRequest
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -27,6 +33,11 @@ class _Answer(msgspec.Struct, array_like=True):
     headers: list[tuple[bytes, bytes]]
     body: bytes
 
+    @property
+    def location(self) -> str | None:
+        """The address of what was made."""
+        return next((value.decode() for name, value in self.headers if name.lower() == b"location"), None)
+
 
 class DoneOnce(ASGIMiddleware):
     """Around the guard and the handler: it sees every answer, refusals too, and keeps those that say it was done."""
@@ -34,35 +45,42 @@ class DoneOnce(ASGIMiddleware):
     scopes = (ScopeType.HTTP,)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Passes on whatever isn't a POST with a key. Raises what `admit` and `Idempotency.begin` raise."""
+        """Passes on whatever isn't a POST with a key. Raises what the guards and `Idempotency.begin` raise."""
         request: StrictRequest = StrictRequest(scope, receive, send)
-        key = request.headers.get(_HEADER)
-        if request.method != "POST" or key is None:
+        keys = request.headers.getall(_HEADER, [])
+        if request.method != "POST" or not keys:
             await next_app(scope, receive, send)
             return
-        # Who calls is part of the key, so that comes first.
-        await admit(request, scope["route_handler"])
+        if len(keys) > 1:
+            raise InvalidRequest(FieldError("", "There is more than one Idempotency-Key."))
+        handler = cast("HTTPRouteHandler", scope["route_handler"])
+        # Whoever may not do it now is not told how it went then.
+        await handler.authorize_connection(connection=request)
         idempotency = desk(request).idempotency
         attempt = await idempotency.begin(
             caller(request).id,
-            key,
+            keys[0],
             request.method.encode(),
             scope["path"].encode(),
             scope["query_string"],
             request.headers.get("content-type", "").encode(),
             await request.body(),
         )
+        shows_secret = handler.operation_class is OnceShown
         if attempt.answer is not None:
-            await _send(msgspec.msgpack.decode(attempt.answer, type=_Answer), send, extra=[_REPLAYED])
+            answer = msgspec.msgpack.decode(attempt.answer, type=_Answer)
+            if shows_secret:
+                raise ShownOnce(answer.location)
+            await _send(answer, send, extra=[_REPLAYED])
             return
-        answer = await _answer_of(idempotency, attempt, next_app, scope, receive)
+        answer = await _answer_of(idempotency, attempt, next_app, scope, receive, shows_secret=shows_secret)
         await _send(answer, send)
 
 
 async def _answer_of(
-    idempotency: Idempotency, attempt: Attempt, app: ASGIApp, scope: Scope, receive: Receive
+    idempotency: Idempotency, attempt: Attempt, app: ASGIApp, scope: Scope, receive: Receive, *, shows_secret: bool
 ) -> _Answer:
-    """Does it, and keeps the answer before anybody sees it."""
+    """Does it, and keeps the answer before anybody sees it; of one that shows a secret, only where what was made is."""
     answer = _Answer(0, [], b"")
 
     async def collect(message: Message) -> None:
@@ -77,7 +95,8 @@ async def _answer_of(
     finally:
         try:
             if 200 <= answer.status < 300:  # noqa: PLR2004 - RFC 9110, section 15.3: it was done
-                await idempotency.done(attempt, msgspec.msgpack.encode(answer))
+                kept = msgspec.structs.replace(answer, body=b"") if shows_secret else answer
+                await idempotency.done(attempt, msgspec.msgpack.encode(kept))
             else:
                 await idempotency.undone(attempt)
         except Unavailable:

@@ -1,6 +1,7 @@
 """Who may do all this: admins and API keys."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Final, Literal, TypeAlias
 from uuid import UUID
 
@@ -9,10 +10,10 @@ from litestar import Response, delete, get, patch, post
 from litestar.params import JSONBody, PathParameter
 from msgspec import Meta, Struct
 
-from admin_portal.api.documents import Once
-from admin_portal.api.guards import OWNER, VIEWER, caller, require_fresh
+from admin_portal.api.documents import Once, OnceShown
+from admin_portal.api.guards import OWNER, VIEWER, YOUNG, caller
 from admin_portal.api.payloads import Email, Name, StatusWord
-from admin_portal.api.tenants import REFUSED, IfMatch, etag, version_in
+from admin_portal.api.tenants import REFUSED, IfMatch
 from admin_portal.desk import desk
 from app.auth.admins import ROLES, Admin
 from app.auth.api_keys import SCOPES, Scope
@@ -20,6 +21,7 @@ from app.errors import AlreadyExists, EditConflict, NotFound
 from app.masking import mask_email
 from app.web.caller import client_of
 from app.web.docs import refusals
+from app.web.etags import etag, expected_version
 from app.web.services import AnyRequest, services
 
 AdminId: TypeAlias = Annotated[UUID, PathParameter(description="The admin's id.")]
@@ -60,7 +62,7 @@ class AdminBody(Struct, frozen=True):
     last_sign_in_at: datetime | None
 
     @classmethod
-    def of(cls, admin: Admin, *, masked: bool = False) -> "AdminBody":
+    def of(cls, admin: Admin, *, masked: bool) -> "AdminBody":
         """This admin, for somebody who may (not) see contacts."""
         body = msgspec.convert(admin.as_json(), cls)
         if not masked:
@@ -117,23 +119,22 @@ async def list_admins(request: AnyRequest) -> AdminListBody:
 
 @post(
     "/admins",
-    opt=OWNER,
+    opt=OWNER | YOUNG,
     summary="Add an admin",
     responses=refusals(*REFUSED, AlreadyExists),
     operation_class=Once,
 )
 async def add_admin(request: AnyRequest, data: JSONBody[AdminCreateRequest]) -> Response[AdminBody]:
     """They can sign in at once."""
-    require_fresh(request)
     admin = await desk(request).admins.add(
         data.email, data.role, data.name, actor=caller(request).actor, client=client_of(request)
     )
-    return Response(AdminBody.of(admin), status_code=201, headers={"ETag": etag(admin.version)})
+    return Response(AdminBody.of(admin, masked=False), status_code=201, headers={"ETag": etag(admin.version)})
 
 
 @patch(
     "/admins/{admin_id:uuid}",
-    opt=OWNER,
+    opt=OWNER | YOUNG,
     summary="Change an admin",
     responses=refusals(*REFUSED, NotFound, EditConflict),
 )
@@ -141,30 +142,32 @@ async def change_admin(
     request: AnyRequest, admin_id: AdminId, data: JSONBody[AdminChangeRequest], if_match: IfMatch = None
 ) -> Response[AdminBody]:
     """A new role holds within 3 seconds. The last owner stays one."""
-    require_fresh(request)
     admin = await desk(request).admins.change(
         admin_id,
         name=data.name,
         role=data.role,
         status=data.status,
-        expected_version=version_in(if_match),
+        expected_version=await expected_version(if_match, partial(_version, request, admin_id)),
         actor=caller(request).actor,
         client=client_of(request),
     )
-    return Response(AdminBody.of(admin), headers={"ETag": etag(admin.version)})
+    return Response(AdminBody.of(admin, masked=False), headers={"ETag": etag(admin.version)})
 
 
 @delete(
     "/admins/{admin_id:uuid}",
-    opt=OWNER,
+    opt=OWNER | YOUNG,
     summary="Suspend an admin",
-    responses=refusals(*REFUSED, NotFound),
+    responses=refusals(*REFUSED, NotFound, EditConflict),
 )
-async def suspend_admin(request: AnyRequest, admin_id: AdminId) -> None:
+async def suspend_admin(request: AnyRequest, admin_id: AdminId, if_match: IfMatch = None) -> None:
     """Signed out at once. What they did keeps their name, so nobody is removed."""
-    require_fresh(request)
     await desk(request).admins.change(
-        admin_id, status="suspended", actor=caller(request).actor, client=client_of(request)
+        admin_id,
+        status="suspended",
+        expected_version=await expected_version(if_match, partial(_version, request, admin_id)),
+        actor=caller(request).actor,
+        client=client_of(request),
     )
 
 
@@ -178,30 +181,33 @@ async def list_keys(request: AnyRequest) -> ApiKeyListBody:
 
 @post(
     "/api-keys",
-    opt=OWNER,
+    opt=OWNER | YOUNG,
     summary="Make an API key",
     responses=refusals(*REFUSED, AlreadyExists),
-    operation_class=Once,
+    operation_class=OnceShown,
 )
-async def add_key(request: AnyRequest, data: JSONBody[ApiKeyCreateRequest]) -> NewApiKeyBody:
+async def add_key(request: AnyRequest, data: JSONBody[ApiKeyCreateRequest]) -> Response[NewApiKeyBody]:
     """The key itself is shown this once."""
-    require_fresh(request)
     key, text = await services(request).api_keys.create(
         data.name, data.role, data.scopes, actor=caller(request).actor, client=client_of(request)
     )
-    return msgspec.convert({**key.as_json(), "key": text}, NewApiKeyBody)
+    body = msgspec.convert({**key.as_json(), "key": text}, NewApiKeyBody)
+    return Response(body, status_code=201, headers={"Location": f"{request.scope['path']}/{key.id}"})
 
 
 @delete(
     "/api-keys/{key_id:uuid}",
-    opt=OWNER,
+    opt=OWNER | YOUNG,
     summary="Revoke an API key",
     responses=refusals(*REFUSED, NotFound),
 )
 async def revoke_key(request: AnyRequest, key_id: KeyId) -> None:
     """Refused from the next call on."""
-    require_fresh(request)
     await services(request).api_keys.revoke(key_id, actor=caller(request).actor, client=client_of(request))
 
 
 HANDLERS: Final = (list_admins, add_admin, change_admin, suspend_admin, list_keys, add_key, revoke_key)
+
+
+async def _version(request: AnyRequest, admin_id: UUID) -> int:
+    return (await desk(request).admins.get(admin_id)).version

@@ -1,13 +1,13 @@
 """Tenants: listed, added, read, changed, removed."""
 
-import re
+from functools import partial
 from typing import Annotated, Any, Final, TypeAlias
 
 from litestar import Response, delete, get, patch, post
 from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
 
 from admin_portal.api.documents import Once
-from admin_portal.api.guards import MANAGER, OWNER, VIEWER, caller, require_fresh
+from admin_portal.api.guards import MANAGER, OWNER, VIEWER, YOUNG, caller, require_fresh
 from admin_portal.api.payloads import (
     TenantBody,
     TenantChangeRequest,
@@ -21,7 +21,6 @@ from app.errors import (
     ChannelUnavailable,
     ContactMissing,
     EditConflict,
-    FieldError,
     Forbidden,
     InvalidRequest,
     InvalidToken,
@@ -32,12 +31,15 @@ from app.tenants.model import Tenant
 from app.tenants.search import MAX_LIMIT, SORTS, Filters
 from app.web.caller import client_of
 from app.web.docs import refusals
+from app.web.etags import etag, expected_version
 from app.web.services import AnyRequest
 
 Slug: TypeAlias = Annotated[str, PathParameter(description="The tenant's slug.")]
 IfMatch: TypeAlias = Annotated[
     str | None,
-    HeaderParameter(name="If-Match", description="The ETag that was read. Without it the last change wins."),
+    HeaderParameter(
+        name="If-Match", description="The ETag that was read, or several of them. Without it the last change wins."
+    ),
 ]
 Search: TypeAlias = Annotated[str, QueryParameter(description="Part of a name, slug, email or phone number.")]
 Status: TypeAlias = Annotated[str | None, QueryParameter(description="active or suspended.")]
@@ -50,13 +52,8 @@ Cursor: TypeAlias = Annotated[str | None, QueryParameter(description="`next` or 
 Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Entries a page.")]
 
 REFUSED: Final = (InvalidRequest, InvalidToken, Forbidden, Unavailable)
-# A strong entity tag (RFC 9110, section 8.8.3). Ours is the version.
-_ETAG: Final = re.compile(r'(?P<weak>W/)?"(?P<value>[\x21\x23-\x7e]*)"')
-_VERSION: Final = re.compile(r"[0-9]{1,9}")
 # What decides who gets in. So does lifting a suspension; to suspend is quick, for whoever has to stop an attack.
 _DANGEROUS: Final = frozenset({"email", "phone_number", "policy"})
-# No tenant is ever at it, so it matches none.
-_NO_VERSION: Final = -1
 
 
 @get("/tenants", opt=VIEWER, summary="List tenants", responses=refusals(*REFUSED))
@@ -74,22 +71,27 @@ async def list_tenants(
     limit: Limit = 50,
 ) -> TenantPageBody:
     """In pages that stay right while tenants come and go."""
-    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing, failing=failing)
+    filters = Filters(
+        contacts=caller(request).sees_contacts,
+        search=search,
+        status=status,
+        method=method,
+        contact_missing=contact_missing,
+        failing=failing,
+    )
     page = await desk(request).tenants.list(filters, sort=sort, cursor=cursor, limit=limit)
-    who = caller(request)
-    return TenantPageBody([TenantBody.of(who.shown(tenant)) for tenant in page.tenants], page.next, page.previous)
+    return TenantPageBody([TenantBody.of(tenant) for tenant in page.tenants], page.next, page.previous)
 
 
 @post(
     "/tenants",
-    opt=MANAGER,
+    opt=MANAGER | YOUNG,
     summary="Add a tenant",
     responses=refusals(*REFUSED, AlreadyExists, ContactMissing, ChannelUnavailable),
     operation_class=Once,
 )
 async def add_tenant(request: AnyRequest, data: JSONBody[TenantCreateRequest]) -> Response[TenantBody]:
     """The preferred method needs its contact, and a provider that is switched on."""
-    require_fresh(request)
     tenant = await desk(request).tenants.create(given(data), actor=caller(request).actor, client=client_of(request))
     return _answer(tenant, 201, {"Location": f"{request.scope['path']}/{tenant.slug}"})
 
@@ -116,7 +118,7 @@ async def change_tenant(
     tenant = await desk(request).tenants.update(
         slug,
         changes,
-        expected_version=version_in(if_match),
+        expected_version=await expected_version(if_match, partial(_version, request, slug)),
         actor=caller(request).actor,
         client=client_of(request),
     )
@@ -125,38 +127,25 @@ async def change_tenant(
 
 @delete(
     "/tenants/{slug:str}",
-    opt=OWNER,
+    opt=OWNER | YOUNG,
     summary="Remove a tenant",
     responses=refusals(*REFUSED, TenantNotFound, EditConflict),
 )
 async def remove_tenant(request: AnyRequest, slug: Slug, if_match: IfMatch = None) -> None:
     """For good, with its sessions, codes and deliveries; only the audit log stays. To only stop it, suspend it."""
-    require_fresh(request)
     await desk(request).removal.remove(
-        slug, expected_version=version_in(if_match), actor=caller(request).actor, client=client_of(request)
+        slug,
+        expected_version=await expected_version(if_match, partial(_version, request, slug)),
+        actor=caller(request).actor,
+        client=client_of(request),
     )
 
 
 HANDLERS: Final = (list_tenants, add_tenant, get_tenant, change_tenant, remove_tenant)
 
 
-def version_in(if_match: str | None) -> int | None:
-    """The version that an If-Match names; None for `*` and none. Raises `InvalidRequest` for what is no entity tag.
-
-    A weak tag never matches (RFC 9110, section 8.8.3.2), nor does one that isn't ours.
-    """
-    if if_match is None or if_match.strip() == "*":
-        return None
-    tag = _ETAG.fullmatch(if_match.strip())
-    if tag is None:
-        raise InvalidRequest(FieldError("", 'If-Match has one entity tag, such as "3", or *.'))
-    ours = not tag["weak"] and _VERSION.fullmatch(tag["value"])
-    return int(tag["value"]) if ours else _NO_VERSION
-
-
-def etag(version: int) -> str:
-    """The entity tag of a version."""
-    return f'"{version}"'
+async def _version(request: AnyRequest, slug: str) -> int:
+    return (await desk(request).tenants.get(slug)).version
 
 
 def _answer(tenant: Tenant, status: int, headers: dict[str, Any] | None = None) -> Response[TenantBody]:

@@ -12,6 +12,8 @@ import msgspec
 
 from app.audit.chain import COLUMNS
 from app.audit.sealing import CHAIN_SCOPE
+from app.audit.story import shown_actor
+from app.masking import mask_ip
 from app.storage.db import Database, Row
 
 # An event's own columns, the three that name it first, and the tenant's slug beside its id.
@@ -45,8 +47,11 @@ class EventFilters:
     action: str | None = None
 
 
-async def event_pages(db: Database, filters: EventFilters) -> Pages:
-    """The events, oldest first, some hundreds at a time. Raises `Unavailable`."""
+async def event_pages(db: Database, filters: EventFilters, *, sees_contacts: bool) -> Pages:
+    """The events, oldest first, some hundreds at a time, for somebody who may (not) see contacts.
+
+    Raises `Unavailable`.
+    """
     where, values = _conditions(filters)
     # With a tenant the table's key gives the order, without one the index that sealing uses.
     key = "(e.at, e.id)" if filters.tenant_id else "e.id"
@@ -64,10 +69,20 @@ async def event_pages(db: Database, filters: EventFilters) -> Pages:
             await connection.execute(CHAIN_SCOPE)
             page: Sequence[Row] = await connection.fetch(sql, *arguments, timeout=_TIMEOUT)
         if page:
-            yield page
+            yield page if sees_contacts else [veiled(row) for row in page]
             last = page[-1]
         if len(page) < _PAGE:
             return
+
+
+def veiled(row: Row) -> dict[str, Any]:
+    """An event for those who may not see contacts: networks instead of addresses, and colleagues' addresses masked."""
+    seen = dict(row)
+    if seen["ip"]:
+        seen["ip"] = mask_ip(seen["ip"])
+    if "actor" in seen:
+        seen["actor"] = shown_actor(seen["actor"], sees_contacts=False)
+    return seen
 
 
 def _conditions(filters: EventFilters) -> tuple[list[str], list[Any]]:

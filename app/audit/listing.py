@@ -2,7 +2,6 @@
 
 import csv
 import io
-from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,9 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from app.audit.export import EventFilters, csv_cell
-from app.errors import FieldError, InvalidRequest
-from app.keys import base64url
+from app.audit.export import EventFilters, csv_cell, veiled
+from app.cursors import Moment, Number, read_cursor, show_cursor
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database, Row
 
@@ -76,8 +74,11 @@ class Listing:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def events(self, filters: EventFilters, *, cursor: str | None, limit: int) -> Page:
-        """A page of the audit log. Raises `InvalidRequest` for a foreign cursor."""
+    async def events(self, filters: EventFilters, *, sees_contacts: bool, cursor: str | None, limit: int) -> Page:
+        """A page of the audit log, for somebody who may (not) see contacts.
+
+        Raises `InvalidRequest` for a foreign cursor.
+        """
         action = filters.action
         family = action[:-1] if action and action.endswith("*") else None
         where = {
@@ -89,7 +90,8 @@ class Listing:
         }
         # Without a tenant the index that sealing uses gives the order.
         along_ids = not (filters.tenant_id or filters.start or filters.end)
-        return await self._page(_EVENTS, [SYSTEM_TENANT], where, cursor, limit, along_ids=along_ids)
+        page = await self._page(_EVENTS, [SYSTEM_TENANT], where, cursor, limit, along_ids=along_ids)
+        return page if sees_contacts else Page([veiled(row) for row in page.rows], page.next)
 
     async def deliveries(self, filters: DeliveryFilters, *, cursor: str | None, limit: int) -> Page:
         """A page of what happened to messages. Raises `InvalidRequest` for a foreign cursor."""
@@ -131,7 +133,7 @@ class Listing:
                 conditions.append(condition.format(f"${len(args)}"))
         key = "e.id" if along_ids else "e.at, e.id"
         if cursor is not None:
-            at, number = _read_cursor(cursor)
+            at, number = read_cursor(cursor, tuple[Moment, Number])
             place = [number] if along_ids else [at, number]
             places = ", ".join(f"${len(args) + n}" for n in range(1, len(place) + 1))
             conditions.append(f"({key}) < ({places})")
@@ -141,7 +143,7 @@ class Listing:
         async with self._db.every_tenant() as connection:
             rows = await connection.fetch(f"{select} {filtered} ORDER BY {order} LIMIT {limit + 1:d}", *args)
         last = rows[limit - 1] if len(rows) > limit else None
-        return Page(rows[:limit], _show_cursor(last) if last else None)
+        return Page(rows[:limit], show_cursor((last["at"], last["id"])) if last else None)
 
 
 async def deliveries_as_json_lines(pages: AsyncIterator[Sequence[Row]]) -> AsyncIterator[bytes]:
@@ -164,18 +166,3 @@ async def deliveries_as_csv(pages: AsyncIterator[Sequence[Row]]) -> AsyncIterato
 
 def _plain(value: object) -> object:
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
-
-
-def _show_cursor(last: Row) -> str:
-    return base64url(msgspec.json.encode((last["at"], last["id"])))
-
-
-def _read_cursor(text: str) -> tuple[datetime, int]:
-    try:
-        packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        at, number = msgspec.json.decode(packed, type=tuple[datetime, int])
-        if at.tzinfo is None or not 0 <= number < 2**63:
-            raise ValueError(text)
-    except ValueError:
-        raise InvalidRequest(FieldError("/cursor", "This is not a cursor of this list.")) from None
-    return at, number

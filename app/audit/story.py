@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 from app.audit.blame import failure, kind_of
+from app.masking import mask_email
 
 # How a line looks: a key of the timeline's icons.
 Look: TypeAlias = Literal[
@@ -78,6 +79,11 @@ def tell(happenings: Iterable[Happening], contacts: Mapping[str, str | None]) ->
         if happening.what == "tenant.changed":
             take_back(known, happening.data)
     return entries
+
+
+def shown_actor(actor: str | None, *, sees_contacts: bool) -> str | None:
+    """Who did something, for somebody who may (not) see contacts: admins are named by their address."""
+    return mask_email(actor) if actor and "@" in actor and not sees_contacts else actor
 
 
 def take_back(contacts: dict[str, str | None], data: Mapping[str, Any]) -> None:

@@ -4,20 +4,15 @@ Read from three places by one query: the audit log (asked, entered, changed), th
 the counted refusals (limits). `app.audit.story` puts it into words.
 """
 
-from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
-
 from app.audit.folding import fold
 from app.audit.notices import gather
-from app.audit.story import Entry, Happening, take_back, tell
-from app.errors import FieldError, InvalidRequest
-from app.keys import base64url
+from app.audit.story import Entry, Happening, shown_actor, take_back, tell
+from app.cursors import Moment, Text, read_cursor, show_cursor
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
 
@@ -76,36 +71,33 @@ class Timeline:
         self._db = db
 
     async def read(
-        self, tenant_id: UUID, contacts: Mapping[str, str | None], *, cursor: str | None = None, limit: int = 50
+        self,
+        tenant_id: UUID,
+        contacts: Mapping[str, str | None],
+        *,
+        sees_contacts: bool,
+        cursor: str | None = None,
+        limit: int = 50,
     ) -> Story:
-        """A page of a tenant's story. `contacts` are its present ones, masked, by field name.
+        """A page of a tenant's story. `contacts` are its present ones, masked, by field name; `sees_contacts` is for
+        whom it is told, and names colleagues by their address.
 
         Raises `InvalidRequest` for a foreign cursor.
         """
-        at, ref = _read_cursor(cursor) if cursor else (None, None)
+        at, ref = read_cursor(cursor, tuple[Moment, Text]) if cursor else (None, None)
         async with self._db.every_tenant() as connection:
             rows = await connection.fetch(_STORY, tenant_id, at, ref, limit + 1, SYSTEM_TENANT)
             later = await connection.fetch(_LATER_CHANGES, tenant_id, at) if at else []
         known = dict(contacts)
         for row in later:
             take_back(known, row["data"])
-        happenings = [_happening(row) for row in rows[:limit]]
+        happenings = [_happening(row, sees_contacts=sees_contacts) for row in rows[:limit]]
         last = happenings[-1] if len(rows) > limit else None
-        following = base64url(msgspec.json.encode((last.at, last.ref))) if last else None
+        following = show_cursor((last.at, last.ref)) if last else None
         return Story(tell(fold(gather(happenings)), known), happenings, following)
 
 
-def _happening(row: Mapping[str, Any]) -> Happening:
+def _happening(row: Mapping[str, Any], *, sees_contacts: bool) -> Happening:
     values = {name: row[name] for name in Happening.__slots__}
-    return Happening(**(values | {"data": row["data"] or {}}))
-
-
-def _read_cursor(text: str) -> tuple[datetime, str]:
-    try:
-        packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        at, ref = msgspec.json.decode(packed, type=tuple[datetime, str])
-        if at.tzinfo is None or "\0" in ref:
-            raise ValueError(text)
-    except ValueError:
-        raise InvalidRequest(FieldError("/cursor", "This is not a cursor of this list.")) from None
-    return at, ref
+    actor = shown_actor(row["actor"], sees_contacts=sees_contacts)
+    return Happening(**(values | {"data": row["data"] or {}, "actor": actor}))

@@ -1,7 +1,8 @@
 """Doing once what is asked for twice: a caller who lost our answer sends the same again, and gets the same answer.
 
 After draft-ietf-httpapi-idempotency-key-header. Only what was done is kept: a refusal changed nothing, so the same
-call may be tried again. An answer may show a secret, once, so it is kept encrypted.
+call may be tried again. An answer may name people, so it is kept encrypted, for a day; the secrets of answers that
+show one are not to be kept at all.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from app.auth.encryption import decrypt, encrypt
-from app.errors import AlreadyExists, FieldError, InvalidRequest
+from app.errors import FieldError, InvalidRequest, KeyInUse, KeyReused
 from app.keys import KeyRing
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
@@ -47,8 +48,8 @@ class Idempotency:
     async def begin(self, caller: UUID, key: str, *request: bytes) -> Attempt:
         """Begins, or finds the answer. `request` is all that makes two calls the same.
 
-        Raises `InvalidRequest` for what is no key, and `AlreadyExists` where the key belongs to another request or the
-        first call is still under way.
+        Raises `InvalidRequest` for what is no key, `KeyReused` where it belongs to another request, and `KeyInUse`
+        where the first call is still under way.
         """
         if not 0 < len(key) <= _LONGEST_KEY or not key.isascii() or not key.isprintable():
             raise InvalidRequest(
@@ -57,11 +58,9 @@ class Idempotency:
         now = self._clock()
         row = await self._db.one(_BEGIN, now, SYSTEM_TENANT, caller, key, _fingerprint(request), _PATIENCE, LIFE)
         if row["outcome"] == "mismatch":
-            raise AlreadyExists("This Idempotency-Key was used for another request. Take a new one.")
+            raise KeyReused
         if row["outcome"] == "running":
-            raise AlreadyExists(
-                "The first request with this Idempotency-Key is still under way. Ask again in a moment."
-            )
+            raise KeyInUse
         if row["outcome"] == "begun":
             return Attempt(caller, key, now)
         return Attempt(caller, key, now, decrypt(self._ring, row["key_id"], context_of(caller, key), row["answer"]))

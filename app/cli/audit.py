@@ -55,7 +55,7 @@ def export(format_: str, slug: str | None, start: datetime | None, end: datetime
     async def work(services: Services) -> None:
         tenant = await services.tenants.get(slug) if slug else None
         filters = EventFilters(tenant.id if tenant else None, _utc(start), _utc(end), action)
-        async for chunk in _FORMATS[format_](event_pages(services.db, filters)):
+        async for chunk in _FORMATS[format_](event_pages(services.db, filters, sees_contacts=True)):
             sys.stdout.write(chunk.decode())
 
     with_services(work)

@@ -60,12 +60,17 @@ def export(
     failing: bool | None,
 ) -> None:
     """Write tenants as CSV or JSON Lines to FILE, or to stdout. What was exported can be imported again."""
-    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing, failing=failing)
+    filters = Filters(
+        contacts=True,
+        search=search,
+        status=status,
+        method=method,
+        contact_missing=contact_missing,
+        failing=failing,
+    )
 
     async def work(services: Services) -> None:
-        chunks = await services.files.export(
-            filters, format_ or _format_of(file.name), masked=False, actor=OPERATOR, client=SHELL
-        )
+        chunks = await services.files.export(filters, format_ or _format_of(file.name), actor=OPERATOR, client=SHELL)
         async for chunk in chunks:
             file.write(chunk)
 

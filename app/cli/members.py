@@ -293,7 +293,7 @@ async def _list(
     cursor: str | None = None
     while len(found) < limit:
         size = min(MAX_LIMIT, limit - len(found))
-        page = await services.members.page(slug, Filters(search, status), cursor=cursor, limit=size)
+        page = await services.members.page(slug, Filters(search, status, contacts=True), cursor=cursor, limit=size)
         found += page.members
         cursor = page.next
         if cursor is None:

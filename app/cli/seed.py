@@ -6,6 +6,7 @@ from typing import Final
 from app.cli.services import OPERATOR, SHELL, Services, services
 from app.errors import AlreadyExists
 from app.settings import Settings
+from app.tenants.search import Filters
 
 _DEMO: Final = {
     "slug": "demo",
@@ -41,7 +42,7 @@ async def _first_owner(opened: Services) -> list[str]:
 
 
 async def _demo_tenant(opened: Services) -> list[str]:
-    if await opened.tenants.count(at_most=1):
+    if await opened.tenants.count(Filters(contacts=False), at_most=1):
         return []
     with suppress(AlreadyExists):
         await opened.tenants.create(_DEMO, actor=OPERATOR, client=SHELL)

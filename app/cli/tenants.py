@@ -102,7 +102,14 @@ def list_(
     as_json: bool,
 ) -> None:
     """List tenants."""
-    filters = Filters(search=search, status=status, method=method, contact_missing=contact_missing, failing=failing)
+    filters = Filters(
+        contacts=True,
+        search=search,
+        status=status,
+        method=method,
+        contact_missing=contact_missing,
+        failing=failing,
+    )
     tenants, more = with_services(lambda s: _list(s, filters, sort, limit))
     if as_json:
         print_json([found.as_json() for found in tenants])

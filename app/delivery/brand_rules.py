@@ -15,6 +15,8 @@ _NAME_LENGTH: Final = 64
 _INTRO_LENGTH: Final = 300
 # Two segments of the GSM alphabet; more is a letter, and each segment is paid for.
 _SMS_LENGTH: Final = 250
+# Of what is typed, before blanks are cut off and letters put together with their accents.
+_LONGEST: Final = 2000
 # Control, format (which has the directional marks that make a name read as something else, UTR 36), surrogate,
 # line and paragraph separator.
 _FORBIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -51,6 +53,9 @@ def _text(rule: Callable[[str], str], length: int) -> Callable[[object], str | N
             return None
         if not isinstance(value, str):
             raise ValueError("This must be text.")  # noqa: TRY004 - a fault in the input, like its neighbours
+        # Before anything looks at each character: putting thousands of accents in order takes seconds.
+        if len(value) > _LONGEST:
+            raise ValueError(f"This must have at most {length} characters.")
         if any(unicodedata.category(c) in _FORBIDDEN and c not in _JOINERS for c in value):
             raise ValueError("Line breaks and control characters are not allowed here.")
         text = unicodedata.normalize("NFC", value).strip()

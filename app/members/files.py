@@ -78,7 +78,7 @@ def faults_of(row: int, refusal: GatehouseError) -> list[RowFault]:
     """What is wrong with a row, field by field."""
     if isinstance(refusal, InvalidRequest) and refusal.errors:
         return [RowFault(row, error.pointer.lstrip("/"), error.detail) for error in refusal.errors]
-    return [RowFault(row, "", refusal.detail)]
+    return [RowFault(row, str(refusal.extra.get("pointer", "")).lstrip("/"), refusal.detail)]
 
 
 def masked_faults(row: int, values: Mapping[str, Any]) -> list[RowFault]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.audit.log import Actor, Client
-from app.errors import AlreadyExists, FieldError, InvalidRequest
+from app.errors import AlreadyExists, ContactMissing, FieldError, InvalidRequest
 from app.members import changes, invitations
 from app.members.files import Outcome, Report, RowFault, RowReport, faults_of, masked_faults
 from app.members.home import Home
@@ -37,7 +37,7 @@ async def load(
             async with home.connection.transaction():
                 if not wrong:
                     outcome, fields = await loading.put(number, values)
-        except (InvalidRequest, AlreadyExists) as refusal:
+        except (InvalidRequest, AlreadyExists, ContactMissing) as refusal:
             wrong = faults_of(number, refusal)
         done.append(RowReport(number, str(values.get("name", "")), outcome, fields))
         faults += wrong

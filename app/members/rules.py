@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
-from app.errors import FieldError, InvalidRequest
+from app.errors import ContactMissing, FieldError, InvalidRequest
 from app.tenants.rules import check_name, normalise_email, normalise_locale, normalise_phone
 
 MemberStatus: TypeAlias = Literal["active", "suspended", "pending"]
 STATUSES: Final[tuple[MemberStatus, ...]] = ("active", "suspended", "pending")
 METHODS: Final = ("email", "sms", "whatsapp")
+_UNREACHABLE: Final = "A member has an email address or a phone number."
 
 
 def check_member(fields: Mapping[str, object], *, create: bool, region: str | None = None) -> dict[str, Any]:
@@ -33,18 +34,22 @@ def check_member(fields: Mapping[str, object], *, create: bool, region: str | No
                 faults.append(FieldError(f"/{name}", "There is no such field, or it can't be set."))
         except InvalidRequest as error:
             faults += error.errors
+    if create and not faults and values.get("email") is None and values.get("phone_number") is None:
+        faults.append(FieldError("/email", _UNREACHABLE))
     if faults:
         raise InvalidRequest(*faults)
     return values
 
 
 def check_whole(email: str | None, phone: str | None, preferred_method: str | None) -> None:
-    """A member can be reached, and the preferred way has its contact. Raises InvalidRequest."""
-    if email is None and phone is None:
-        raise InvalidRequest(FieldError("/email", "A member has an email address or a phone number."))
+    """A member can be reached, and the preferred way has its contact. Raises `ContactMissing`, with the pointer to the
+    field to fill in in `extra`.
+    """
     if preferred_method is not None and (email if preferred_method == "email" else phone) is None:
         needed = "email" if preferred_method == "email" else "phone_number"
-        raise InvalidRequest(FieldError("/preferred_method", f"Delivery by {preferred_method} needs {needed}."))
+        raise ContactMissing(f"Delivery by {preferred_method} needs {needed}.", pointer=f"/{needed}")
+    if email is None and phone is None:
+        raise ContactMissing(_UNREACHABLE, pointer="/email")
 
 
 def _string(check: Callable[[str, str], object], pointer: str, value: object) -> object:

@@ -1,15 +1,12 @@
 """Finding members of a tenant: a search and keyset pages by name as SQL statements. Builds, doesn't run."""
 
-from base64 import urlsafe_b64decode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
-
+from app.cursors import Text, read_cursor, show_cursor
 from app.errors import FieldError, InvalidRequest
-from app.keys import base64url
 from app.members.model import SELECTED, Member
 from app.members.rules import STATUSES
 from app.storage.db import Row
@@ -23,12 +20,14 @@ _SEARCH_LENGTH: Final = 254
 class Filters:
     """Which members: part of a name, email or phone number; a status; codes on or off.
 
-    Without `contacts` names alone are searched: whoever sees contacts masked could otherwise spell one out.
+    `contacts` says whether whoever asks may see them, and has no default. Without, names alone are searched, since a
+    contact could otherwise be spelled out, and members come masked.
     """
 
     search: str = ""
     status: str | None = None
-    contacts: bool = True
+    _: KW_ONLY
+    contacts: bool
     codes_enabled: bool | None = None
 
 
@@ -45,7 +44,7 @@ class MemberPage:
 class _Cursor:
     """The member a page begins after or, `backwards`, ends before."""
 
-    name: str
+    name: Text
     id: UUID
     backwards: bool
 
@@ -58,6 +57,7 @@ class Query:
     args: Sequence[object]
     limit: int
     cursor: _Cursor | None
+    masked: bool
 
     def page(self, rows: Sequence[Row]) -> MemberPage:
         """The page that these rows make."""
@@ -69,7 +69,7 @@ class Query:
         after = more if not backwards else True
         before = more if backwards else self.cursor is not None
         return MemberPage(
-            [Member.of(row) for row in kept],
+            [Member.of(row).masked() if self.masked else Member.of(row) for row in kept],
             _show_cursor(kept[-1], backwards=False) if kept and after else None,
             _show_cursor(kept[0], backwards=True) if kept and before else None,
         )
@@ -104,7 +104,7 @@ def build(tenant_id: UUID, filters: Filters, cursor: str | None, limit: int) -> 
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidRequest(FieldError("/limit", f"A page has 1 to {MAX_LIMIT} entries."))
     where, args = matching(tenant_id, filters)
-    place = _read_cursor(cursor) if cursor is not None else None
+    place = read_cursor(cursor, _Cursor) if cursor is not None else None
     order = "sort_name, id"
     if place is not None:
         args += [place.name, place.id]
@@ -114,19 +114,8 @@ def build(tenant_id: UUID, filters: Filters, cursor: str | None, limit: int) -> 
     # Who is found is read off the index alone, and the rest only of those on the page.
     found = f"SELECT id FROM members WHERE {where} ORDER BY {order} LIMIT ${len(args)}"
     sql = f"SELECT {SELECTED}, sort_name FROM members WHERE tenant_id = $1 AND id IN ({found}) ORDER BY {order}"
-    return Query(sql, args, limit, place)
+    return Query(sql, args, limit, place, masked=not filters.contacts)
 
 
 def _show_cursor(row: Row, *, backwards: bool) -> str:
-    return base64url(msgspec.json.encode(_Cursor(row["sort_name"], row["id"], backwards)))
-
-
-def _read_cursor(text: str) -> _Cursor:
-    try:
-        packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        place = msgspec.json.decode(packed, type=_Cursor)
-        if "\0" in place.name:
-            raise ValueError(text)
-    except ValueError:
-        raise InvalidRequest(FieldError("/cursor", "This is not a cursor of this list.")) from None
-    return place
+    return show_cursor(_Cursor(row["sort_name"], row["id"], backwards))

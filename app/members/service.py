@@ -32,7 +32,8 @@ WHERE {found} AND codes_enabled <> {on} AND ({only}::uuid[] IS NULL OR id = ANY 
 RETURNING id
 """
 _COUNT: Final = "SELECT count(*) FROM (SELECT FROM members WHERE {found} LIMIT {at_most}) AS found"
-_EVERYBODY: Final = Filters()
+# Neither searched for nor shown to anybody.
+_EVERYBODY: Final = Filters(contacts=False)
 
 
 class _TakeBack(Exception):
@@ -177,10 +178,8 @@ class Members:
                 )
         return len(rows)
 
-    async def page(
-        self, slug: str, found: Filters = _EVERYBODY, *, cursor: str | None = None, limit: int = 50
-    ) -> MemberPage:
-        """A page of the members found, by name. Raises `InvalidRequest`."""
+    async def page(self, slug: str, found: Filters, *, cursor: str | None = None, limit: int = 50) -> MemberPage:
+        """A page of the members found, by name, masked as `found` says. Raises `InvalidRequest`."""
         async with self._home(slug) as home:
             query = search.build(home.tenant_id, found, cursor, limit)
             return query.page(await home.connection.fetch(query.sql, *query.args))
@@ -194,18 +193,16 @@ class Members:
             )
         return number
 
-    async def export_list(
-        self, slug: str, found: Filters, *, masked: bool, actor: Actor, client: Client
-    ) -> AsyncIterator[bytes]:
-        """The members found, by name, as a CSV of any length; `masked` as viewers see them. Audited.
+    async def export_list(self, slug: str, found: Filters, *, actor: Actor, client: Client) -> AsyncIterator[bytes]:
+        """The members found, by name, as a CSV of any length, masked as `found` says. Audited.
 
         Raises `InvalidRequest` before the first chunk. A page is one transaction: a slow reader holds no connection.
         """
         page = await self.page(slug, found, limit=MAX_LIMIT)
         async with self._home(slug) as home:
-            data = {"contacts": "masked" if masked else "shown"}
+            data = {"contacts": "shown" if found.contacts else "masked"}
             await record(home.connection, self._clock(), home.tenant_id, "members.exported", actor, client, data=data)
-        return self._as_csv(slug, found, page, masked=masked)
+        return self._as_csv(slug, found, page)
 
     async def stats(self, slug: str) -> Sequence[SignInCounts]:
         """How all members together got on with signing in, over 24 hours, 7 and 30 days."""
@@ -217,21 +214,25 @@ class Members:
                     counts = await read_stats(home.connection, home.tenant_id, now)
         return counts
 
-    async def about(self, member: Member, *, limit: int = 30) -> About:
-        """What happened to a member, and who changed what about them: the newest `limit` of each."""
+    async def about(self, member: Member, *, sees_contacts: bool, limit: int = 30) -> About:
+        """What happened to a member, and who changed what about them: the newest `limit` of each; colleagues by their
+        address for those who may see contacts.
+        """
         async with self._db.every_tenant() as connection:
-            happenings = await read_story(connection, member.tenant_id, member.id, limit=limit)
+            happenings = await read_story(
+                connection, member.tenant_id, member.id, sees_contacts=sees_contacts, limit=limit
+            )
             return About(
                 told(happenings),
                 happenings,
-                await read_changes(connection, member.tenant_id, member.id, limit=limit),
+                await read_changes(connection, member.tenant_id, member.id, sees_contacts=sees_contacts, limit=limit),
                 await read_stats_of(connection, member.tenant_id, self._clock(), member.id),
             )
 
-    async def history(self, member: Member, *, limit: int) -> Sequence[Change]:
+    async def history(self, member: Member, *, sees_contacts: bool, limit: int) -> Sequence[Change]:
         """Who changed what about a member, newest first."""
         async with self._db.every_tenant() as connection:
-            return await read_changes(connection, member.tenant_id, member.id, limit=limit)
+            return await read_changes(connection, member.tenant_id, member.id, sees_contacts=sees_contacts, limit=limit)
 
     @repeatable
     async def export(self, slug: str, member_id: UUID, *, actor: Actor, client: Client) -> dict[str, Any]:
@@ -258,10 +259,10 @@ class Members:
             rows = await personal.erase(home.connection, member)
             await changes.log(home.connection, now, member, "member.erased", actor, client, {"rows": rows})
 
-    async def _as_csv(self, slug: str, found: Filters, page: MemberPage, *, masked: bool) -> AsyncIterator[bytes]:
+    async def _as_csv(self, slug: str, found: Filters, page: MemberPage) -> AsyncIterator[bytes]:
         yield csv_head()
         while True:
-            yield as_csv([member.masked() if masked else member for member in page.members])
+            yield as_csv(page.members)
             if page.next is None:
                 return
             page = await self.page(slug, found, cursor=page.next, limit=MAX_LIMIT)

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from app.audit.folding import fold
-from app.audit.story import Entry, Happening, tell
+from app.audit.story import Entry, Happening, shown_actor, tell
 from app.members.stats import SignInCounts
 from app.storage import SYSTEM_TENANT
 from app.tenants.history import Change
@@ -64,11 +64,11 @@ class About:
 
 
 async def read_story(
-    connection: asyncpg.Connection, tenant_id: UUID, member_id: UUID, *, limit: int
+    connection: asyncpg.Connection, tenant_id: UUID, member_id: UUID, *, sees_contacts: bool, limit: int
 ) -> Sequence[Happening]:
     """The newest of a member's story, read in the all-tenants scope."""
     rows = await connection.fetch(_STORY, tenant_id, member_id, SYSTEM_TENANT, limit)
-    return [_happening(row) for row in rows]
+    return [_happening(row, sees_contacts=sees_contacts) for row in rows]
 
 
 def told(happenings: Sequence[Happening]) -> Sequence[Entry]:
@@ -77,18 +77,20 @@ def told(happenings: Sequence[Happening]) -> Sequence[Entry]:
 
 
 async def read_changes(
-    connection: asyncpg.Connection, tenant_id: UUID, member_id: UUID, *, limit: int
+    connection: asyncpg.Connection, tenant_id: UUID, member_id: UUID, *, sees_contacts: bool, limit: int
 ) -> Sequence[Change]:
     """The newest changes of a member, read in the all-tenants scope."""
     rows = await connection.fetch(_CHANGES, tenant_id, member_id, SYSTEM_TENANT, limit)
-    return [_change(row) for row in rows]
+    return [_change(row, sees_contacts=sees_contacts) for row in rows]
 
 
-def _happening(row: asyncpg.Record) -> Happening:
-    return Happening(**{name: row[name] for name in Happening.__slots__} | {"data": row["data"] or {}})
+def _happening(row: asyncpg.Record, *, sees_contacts: bool) -> Happening:
+    values = {name: row[name] for name in Happening.__slots__}
+    actor = shown_actor(row["actor"], sees_contacts=sees_contacts)
+    return Happening(**values | {"data": row["data"] or {}, "actor": actor})
 
 
-def _change(row: asyncpg.Record) -> Change:
-    fields: dict[str, Any] = dict(row)
+def _change(row: asyncpg.Record, *, sees_contacts: bool) -> Change:
+    fields: dict[str, Any] = {**row, "actor": shown_actor(row["actor"], sees_contacts=sees_contacts)}
     data = fields.pop("data")
     return Change(**fields, changes=data.get("changes", []), reason=data.get("reason"))

@@ -21,6 +21,7 @@ from app.tenants.rules import (
     TenantFields,
     check_delivery,
     check_tenant,
+    contact_for,
     effective_policy,
     merge_policy,
     operator_policy,
@@ -72,7 +73,8 @@ class Changes:
         after = replace(before, **fields)
         changed = changed_fields(before, after)
         if changed & _DELIVERY:
-            self._check_delivery(after, method_chosen="otp_delivery_method" in changed)
+            lost = _reached_by(before, after.otp_delivery_method) and not _reached_by(after, after.otp_delivery_method)
+            self._check_delivery(after, method_chosen="otp_delivery_method" in changed or lost)
         return after
 
     async def save(
@@ -134,7 +136,7 @@ class Changes:
         """Raises `ContactMissing` or `ChannelUnavailable` where no code could go by the preferred method.
 
         A tenant without any contact is a state of its own, which lists and pages point out: it is refused only to
-        whoever names a method with it.
+        whoever names a method with it, or takes away the contact of the one that is preferred.
         """
         if tenant.email is None and tenant.phone_number is None and not method_chosen:
             return
@@ -145,6 +147,10 @@ class Changes:
             tenant.phone_number,
             self._channels,
         )
+
+
+def _reached_by(tenant: Tenant, method: str) -> bool:
+    return contact_for(method, tenant.email, tenant.phone_number) is not None
 
 
 def _contacts_changed(before: Tenant, after: Tenant) -> list[str]:

@@ -1,6 +1,5 @@
 """Who changed what about a tenant, when and from where: read from the audit log, newest first."""
 
-from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,10 +7,9 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-import msgspec
 
-from app.errors import FieldError, InvalidRequest
-from app.keys import base64url
+from app.audit.story import shown_actor
+from app.cursors import Moment, Number, read_cursor, show_cursor
 from app.storage import SYSTEM_TENANT
 
 # Changes of the tenant only: what happened to its codes is another story, told by the timeline.
@@ -30,7 +28,8 @@ ORDER BY e.at DESC, e.id DESC LIMIT $5
 class Change:
     """One entry. `changes` are `{"field", "before", "after"}`, contacts masked.
 
-    `actor` is an admin's email or an API key's name; None for somebody at the command line.
+    `actor` is an admin's email (masked for those who may not see contacts) or an API key's name; None for somebody
+    at the command line.
     """
 
     id: int
@@ -55,10 +54,10 @@ class HistoryPage:
 
 
 async def read_history(
-    connection: asyncpg.Connection, tenant_id: UUID, *, cursor: str | None, limit: int
+    connection: asyncpg.Connection, tenant_id: UUID, *, sees_contacts: bool, cursor: str | None, limit: int
 ) -> HistoryPage:
     """A page of a tenant's history, read in the all-tenants scope. Raises InvalidRequest for a foreign cursor."""
-    at, event_id = _read_cursor(cursor) if cursor else (None, None)
+    at, event_id = read_cursor(cursor, tuple[Moment, Number]) if cursor else (None, None)
     rows = await connection.fetch(_HISTORY, tenant_id, SYSTEM_TENANT, at, event_id, limit + 1)
     entries = [
         Change(
@@ -66,7 +65,7 @@ async def read_history(
             at=row["at"],
             action=row["action"],
             actor_kind=row["actor_kind"],
-            actor=row["actor_name"],
+            actor=shown_actor(row["actor_name"], sees_contacts=sees_contacts),
             source=row["source"],
             ip=row["ip"],
             user_agent=row["user_agent"],
@@ -77,15 +76,4 @@ async def read_history(
         for row in rows[:limit]
     ]
     last = (entries[-1].at, entries[-1].id) if len(rows) > limit else None
-    return HistoryPage(entries, base64url(msgspec.json.encode(last)) if last else None)
-
-
-def _read_cursor(text: str) -> tuple[datetime, int]:
-    try:
-        packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        at, event_id = msgspec.json.decode(packed, type=tuple[datetime, int])
-        if at.tzinfo is None:
-            raise ValueError(text)
-    except ValueError:
-        raise InvalidRequest(FieldError("/cursor", "This is not a cursor of this list.")) from None
-    return at, event_id
+    return HistoryPage(entries, show_cursor(last) if last else None)

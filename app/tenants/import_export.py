@@ -129,19 +129,19 @@ class TenantFiles:
         await self._changes.settle(now, written)
         return report
 
-    async def export(
-        self, filters: Filters, format_: Format, *, masked: bool, actor: Actor, client: Client
-    ) -> AsyncIterator[bytes]:
-        """The tenants that match, by slug, as a file of any length. Raises `InvalidRequest` before the first chunk.
+    async def export(self, filters: Filters, format_: Format, *, actor: Actor, client: Client) -> AsyncIterator[bytes]:
+        """The tenants that match, by slug, as a file of any length, masked as `filters` say.
+
+        Raises `InvalidRequest` before the first chunk.
 
         That somebody took it is in the audit log. A page is one short transaction: a slow reader holds no connection.
         """
         pages = self._pages(filters)
         page = await anext(pages)
         async with self._db.tenant(SYSTEM_TENANT) as connection:
-            data = {"format": format_, "contacts": "masked" if masked else "shown"}
+            data = {"format": format_, "contacts": "shown" if filters.contacts else "masked"}
             await record(connection, self._clock(), SYSTEM_TENANT, "tenants.exported", actor, client, data=data)
-        return _encoded(page, pages, format_, masked=masked)
+        return _encoded(page, pages, format_)
 
     async def _pages(self, filters: Filters) -> AsyncIterator[Sequence[Tenant]]:
         cursor: str | None = None
@@ -234,16 +234,12 @@ class TenantFiles:
 
 
 async def _encoded(
-    first: Sequence[Tenant], more: AsyncIterator[Sequence[Tenant]], format_: Format, *, masked: bool
+    first: Sequence[Tenant], more: AsyncIterator[Sequence[Tenant]], format_: Format
 ) -> AsyncIterator[bytes]:
     encode = as_csv if format_ == "csv" else as_json_lines
-
-    def shown(page: Sequence[Tenant]) -> bytes:
-        return encode([tenant.masked() for tenant in page] if masked else page)
-
-    yield (csv_head() if format_ == "csv" else b"") + shown(first)
+    yield (csv_head() if format_ == "csv" else b"") + encode(first)
     async for page in more:
-        yield shown(page)
+        yield encode(page)
 
 
 def _refuse(report: Report) -> None:

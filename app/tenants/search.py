@@ -1,6 +1,5 @@
 """Finding tenants: filters, order and keyset pages as one SQL statement. Builds, doesn't run."""
 
-from base64 import urlsafe_b64decode
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,8 +8,8 @@ from uuid import UUID
 
 import msgspec
 
+from app.cursors import Text, read_cursor, show_cursor
 from app.errors import FieldError, InvalidRequest
-from app.keys import base64url
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Row
 from app.tenants.model import COLUMNS, Tenant
@@ -56,12 +55,13 @@ _FAILING: Final = "EXISTS (SELECT FROM contact_health h WHERE h.tenant_id = tena
 class Filters:
     """Which tenants. `search` is looked for in name, slug, email and, if it is made of digits, the phone number.
 
-    Without `contacts` it is looked for in name and slug only: whoever sees contacts masked could otherwise spell one
-    out, piece by piece. `failing`: a provider said of the tenant's own contact that nothing can arrive there.
+    `contacts` says whether whoever asks may see them, and has no default. Without, a search is in name and slug only,
+    since a contact could otherwise be spelled out piece by piece, and tenants come masked. `failing`: a provider said
+    of the tenant's own contact that nothing can arrive there.
     """
 
+    contacts: bool
     search: str = ""
-    contacts: bool = True
     status: str | None = None
     method: str | None = None
     contact_missing: bool | None = None
@@ -86,7 +86,7 @@ class _Cursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
     sort: str
     backwards: bool
-    value: str
+    value: Text
     id: UUID
 
 
@@ -99,6 +99,7 @@ class Query:
     sort: str
     limit: int
     cursor: _Cursor | None
+    masked: bool
 
     def page(self, rows: Sequence[Row]) -> TenantPage:
         """The page that these rows make."""
@@ -112,7 +113,7 @@ class Query:
         after = more if not backwards else True
         before = more if backwards else self.cursor is not None
         return TenantPage(
-            [Tenant.of(row) for row in kept],
+            [Tenant.of(row).masked() if self.masked else Tenant.of(row) for row in kept],
             self._place(kept[-1], backwards=False) if after else None,
             self._place(kept[0], backwards=True) if before else None,
             {row["id"] for row in kept if row["failing"]},
@@ -121,7 +122,7 @@ class Query:
     def _place(self, row: Row, *, backwards: bool) -> str:
         value = row["key"]
         text = value.isoformat() if isinstance(value, datetime) else value
-        return base64url(msgspec.json.encode(_Cursor(self.sort, backwards, text, row["id"])))
+        return show_cursor(_Cursor(self.sort, backwards, text, row["id"]))
 
 
 def build(filters: Filters, *, sort: str, cursor: str | None, limit: int) -> Query:
@@ -145,7 +146,7 @@ def build(filters: Filters, *, sort: str, cursor: str | None, limit: int) -> Que
         f"SELECT {', '.join(COLUMNS)}, {key.sql} AS key, {_FAILING} AS failing FROM tenants "
         f"WHERE {' AND '.join(where)} ORDER BY {key.sql} {direction}, id {direction} LIMIT ${len(args)}"
     )
-    return Query(sql, args, sort, limit, place)
+    return Query(sql, args, sort, limit, place, masked=not filters.contacts)
 
 
 def build_count(filters: Filters, at_most: int) -> tuple[str, Sequence[object]]:
@@ -202,11 +203,7 @@ def phone_digits(needle: str) -> str | None:
 
 
 def _read_cursor(text: str, sort: str) -> _Cursor:
-    try:
-        packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        place = msgspec.json.decode(packed, type=_Cursor)
-    except ValueError:
-        raise _fault("/cursor", "This is not a cursor of this list.") from None
+    place = read_cursor(text, _Cursor)
     if place.sort != sort:
         raise _fault("/cursor", "This cursor belongs to another order of the list.")
     return place
@@ -214,8 +211,6 @@ def _read_cursor(text: str, sort: str) -> _Cursor:
 
 def _key_value(key: _Key, place: _Cursor) -> object:
     try:
-        if "\0" in place.value:
-            raise ValueError(place.value)
         return key.read(place.value)
     except ValueError:
         raise _fault("/cursor", "This is not a cursor of this list.") from None

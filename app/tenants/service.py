@@ -103,7 +103,7 @@ class Tenants:
 
     async def list(
         self,
-        filters: Filters | None = None,
+        filters: Filters,
         *,
         sort: str = "name",
         cursor: str | None = None,
@@ -113,22 +113,27 @@ class Tenants:
 
         Raises `InvalidRequest`.
         """
-        query = search.build(filters or Filters(), sort=sort, cursor=cursor, limit=limit)
+        query = search.build(filters, sort=sort, cursor=cursor, limit=limit)
         async with self._db.every_tenant() as connection:
             return query.page(await connection.fetch(query.sql, *query.args))
 
-    async def count(self, filters: Filters | None = None, *, at_most: int = 10_000) -> int:
+    async def count(self, filters: Filters, *, at_most: int = 10_000) -> int:
         """How many tenants match; counting stops at `at_most`. Raises `InvalidRequest`."""
-        sql, args = search.build_count(filters or Filters(), at_most)
+        sql, args = search.build_count(filters, at_most)
         async with self._db.every_tenant() as connection:
             return cast("int", await connection.fetchval(sql, *args))
 
-    async def history(self, slug: str, *, cursor: str | None = None, limit: int = 50) -> HistoryPage:
-        """Who changed what about a tenant, newest first. Raises `InvalidRequest`, `TenantNotFound`."""
+    async def history(
+        self, slug: str, *, sees_contacts: bool, cursor: str | None = None, limit: int = 50
+    ) -> HistoryPage:
+        """Who changed what about a tenant, newest first; colleagues by their address for those who may see contacts.
+
+        Raises `InvalidRequest`, `TenantNotFound`.
+        """
         check_slug(slug)
         async with self._db.every_tenant() as connection:
             tenant = await _fetch(connection, slug)
-            return await read_history(connection, tenant.id, cursor=cursor, limit=limit)
+            return await read_history(connection, tenant.id, sees_contacts=sees_contacts, cursor=cursor, limit=limit)
 
     @repeatable
     async def send_test(self, slug: str, *, channel: str | None = None, actor: Actor, client: Client) -> TestMessage:

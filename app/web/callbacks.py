@@ -11,6 +11,7 @@ from app.delivery.callbacks.meta import Meta
 from app.delivery.callbacks.posted import refuse
 from app.errors import NotFound
 from app.settings import Settings
+from app.web.queries import ANY_QUERY
 from app.web.services import AnyRequest, Services
 
 # Providers report on many messages at once.
@@ -22,7 +23,7 @@ def callback_routes(settings: Settings, core: Services) -> Router:
     readers = readers_for(settings)
     reports = Reports(core.db, settings.providers, core.clock, core.wakeup)
 
-    @post("/{provider:str}", status_code=204)
+    @post("/{provider:str}", status_code=204, opt=ANY_QUERY)
     async def callback(provider: FromPath[str], request: AnyRequest) -> None:
         """204 also for messages nobody knows: the provider could do nothing about it."""
         if provider not in PROVIDERS:

@@ -8,7 +8,15 @@ from litestar import Request, Response, Router
 from litestar.enums import MediaType
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, Example, SecurityScheme, Tag
+from litestar.openapi.spec import (
+    Components,
+    Example,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Reference,
+    SecurityScheme,
+    Tag,
+)
 
 from app.errors import GatehouseError, InvalidCode, NotFound
 from app.web.problems import PROBLEM_JSON, STATUS, Problem, title
@@ -36,6 +44,30 @@ def refusals(*kinds: type[GatehouseError]) -> dict[int, ResponseSpec]:
         )
         for status, same in by_status.items()
     }
+
+
+def also(
+    responses: dict[str, OpenAPIResponse | Reference], *kinds: type[GatehouseError]
+) -> dict[str, OpenAPIResponse | Reference]:
+    """An operation's responses with more refusals, of which all have something in common; see `refusals`."""
+    told = dict(responses)
+    schema = next(
+        media.schema
+        for answer in told.values()
+        if isinstance(answer, OpenAPIResponse)
+        for name, media in (answer.content or {}).items()
+        if name == PROBLEM_JSON
+    )
+    for kind in kinds:
+        status = STATUS[kind]
+        known = told.get(str(status))
+        before = (known.content or {})[PROBLEM_JSON].examples if isinstance(known, OpenAPIResponse) else None
+        examples = {**(before or {}), kind.code: _example(kind, status)}
+        told[str(status)] = OpenAPIResponse(
+            description=", ".join(f"`{code}`" for code in examples),
+            content={PROBLEM_JSON: OpenAPIMediaType(schema=schema, examples=examples)},
+        )
+    return told
 
 
 def _example(kind: type[GatehouseError], status: int) -> Example:

@@ -11,14 +11,16 @@ from typing import Final, TypeAlias
 
 import structlog
 from litestar.enums import HttpMethod, ScopeType
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.routes import HTTPRoute
+from litestar.types import ASGIApp, HTTPResponseStartEvent, HTTPScope, Message, Receive, Scope, Send
 
 from app.errors import InvalidRequest
 from app.settings import Settings
 from app.web.addresses import Hosts, Proxies, parse_address
+from app.web.etags import is_known
 from app.web.forwarded import Forwarded
 from app.web.metrics import Metrics
-from app.web.problems import PROBLEM_JSON, Refusal, refuse, report
+from app.web.problems import PROBLEM_JSON, Refusal, allow, refuse, report
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -46,9 +48,31 @@ _PRODUCTION_ONLY: Final = {"strict-transport-security": "max-age=63072000; inclu
 # No digits, so that nobody who scans a log for codes stumbles over an id, and no vowels, so that it spells nothing.
 _LETTERS: Final = b"bcdfghjklmnpqrst" * 16
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+_ALLOW: Final = b"allow"
+_OF_CONTENT: Final = frozenset({b"content-type", b"content-length", b"content-encoding", b"content-disposition"})
 _PROBED: Final = "/health"
 # Asked every few seconds by machines.
 _QUIET: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/static/{name:path}"})
+
+
+def _is_known(scope: HTTPScope, start: HTTPResponseStartEvent) -> bool:
+    """Whether the client has this answer already, as its If-None-Match says."""
+    if start["status"] != HTTPStatus.OK:
+        return False
+    tag = next((value.decode("latin-1") for name, value in start["headers"] if name == b"etag"), None)
+    asked = ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"if-none-match")
+    return tag is not None and is_known(tag, asked)
+
+
+def _allowed(scope: HTTPScope) -> RawHeaders:
+    """The methods of the route that was found; Litestar itself tells those of the handler that was registered first."""
+    found = [
+        method
+        for route in scope["litestar_app"].routes
+        if isinstance(route, HTTPRoute) and route.path_format == scope.get("path_template")
+        for method in route.methods
+    ]
+    return [(_ALLOW, allow(found).encode())] if found else []
 
 
 def new_request_id() -> str:
@@ -85,16 +109,22 @@ class Edge:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         id_header = (b"x-request-id", request_id.encode())
         status = 0
+        silent = method == "HEAD"
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, silent
             if message["type"] == "http.response.start":
+                if inner["method"] == HttpMethod.GET and _is_known(inner, message):
+                    silent, message["status"] = True, HTTPStatus.NOT_MODIFIED
+                    message["headers"] = [header for header in message["headers"] if header[0] not in _OF_CONTENT]
                 status = int(message["status"])
                 headers = [*message["headers"], id_header]
+                if method == "OPTIONS":
+                    headers = [*_allowed(inner), *(header for header in headers if header[0] != _ALLOW)]
                 present = {name for name, _ in headers}
                 headers += [header for header in self._headers if header[0] not in present]
                 message["headers"] = headers
-            elif method == "HEAD" and message["type"] == "http.response.body":
+            elif silent and message["type"] == "http.response.body":
                 message["body"] = b""
             await send(message)
 

@@ -41,8 +41,9 @@ async def read_form(request: AnyRequest, repeatable: Collection[str] = (), file:
     Raises `UnsupportedMediaType`, and `InvalidRequest` for broken encoding, a NUL, a repeated field.
     """
     media_type = request.content_type[0]
-    if media_type not in ((_URLENCODED, _MULTIPART) if file else (_URLENCODED,)):
-        raise UnsupportedMediaType(detail="Send the body as a form.")
+    accepted = (_URLENCODED, _MULTIPART) if file else (_URLENCODED,)
+    if media_type not in accepted:
+        raise UnsupportedMediaType(*accepted, detail="Send the body as a form.")
     form = Form()
     pairs = await _parts(request, form) if media_type == _MULTIPART else _pairs(await request.body())
     for name, value in pairs:

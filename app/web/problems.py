@@ -33,25 +33,33 @@ PROBLEM_JSON: Final = "application/problem+json"
 _ENCODER: Final = msgspec.json.Encoder()
 _JSON_WORDS: Final = {"`str": "`string", "`bool": "`boolean", "`int": "`integer", "`float": "`number"}
 _PYTHON_WORDS: Final = re.compile(r"`(?:str|bool|int|float)\b")
+_PATCHED_OR_POSTED: Final = frozenset({"PATCH", "POST"})
 _CLIENT_GONE: Final = "client disconnected prematurely"  # how Litestar's Request says it
 
 
 class MethodNotAllowed(InvalidRequest):
     """There is something here, but not for this method."""
 
+    code = "method-not-allowed"
     default_detail = "This method is not allowed here; the Allow header names those that are."
 
 
 class HeadTooLarge(InvalidRequest):
     """The request line and the headers together are longer than is read here (RFC 6585, section 5)."""
 
+    code = "head-too-large"
     default_detail = "The head of the request is too large."
 
 
 class UnsupportedMediaType(InvalidRequest):
-    """The body is of a type that isn't read here."""
+    """The body is of a type that isn't read here; `accepted` are those that are."""
 
+    code = "unsupported-media-type"
     default_detail = "Send the body as application/json."
+
+    def __init__(self, *accepted: str, detail: str | None = None) -> None:
+        self.accepted = accepted or ("application/json",)
+        super().__init__(detail=detail or f"Send the body as {' or '.join(self.accepted)}.")
 
 
 STATUS: Final[Mapping[type[GatehouseError], int]] = {
@@ -73,6 +81,9 @@ STATUS: Final[Mapping[type[GatehouseError], int]] = {
     errors.DeliveryFailed: 502,
     errors.NotFound: 404,
     errors.AlreadyExists: 409,
+    errors.KeyReused: 422,
+    errors.KeyInUse: 409,
+    errors.ShownOnce: 409,
     errors.EditConflict: 412,
     errors.PayloadTooLarge: 413,
     errors.Unavailable: 503,
@@ -103,6 +114,7 @@ class Problem(msgspec.Struct, frozen=True):
     request_id: str
     errors: list[Fault] | msgspec.UnsetType = msgspec.UNSET
     attempts_left: int | msgspec.UnsetType = msgspec.UNSET
+    location: str | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +156,12 @@ def refuse(error: Exception, settings: Settings) -> Refusal:
     members = dict(refusal.extra)
     if isinstance(refusal, InvalidRequest) and refusal.errors:
         members["errors"] = refusal.errors
+    elif "pointer" in members:
+        members["errors"] = [FieldError(str(members["pointer"]), refusal.detail)]
     if isinstance(error, MethodNotAllowedException):
         headers["Allow"] = _allow(error)
+    if isinstance(refusal, UnsupportedMediaType):
+        headers["Accept"] = ", ".join(refusal.accepted)  # RFC 9110, section 15.5.16
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"  # required by RFC 9110, section 15.5.2
     retry_after: int | None = getattr(refusal, "retry_after", None)
@@ -197,7 +213,12 @@ def in_json_words(sentence: str) -> str:
 
 
 def _allow(error: MethodNotAllowedException) -> str:
-    allowed = {method.strip() for method in (error.headers or {}).get("allow", "").split(",")}
+    return allow(method.strip() for method in (error.headers or {}).get("allow", "").split(","))
+
+
+def allow(methods: Iterable[str]) -> str:
+    """The Allow header for a route's methods: whatever answers GET answers HEAD."""
+    allowed = set(methods)
     return ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
 
 
@@ -213,6 +234,9 @@ class Problems:
         refusal = refuse(error, self._settings)
         if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             report(error)
+        if request.method in _PATCHED_OR_POSTED and "Accept" in refusal.headers:
+            # RFC 5789, section 3.1, and the W3C's Linked Data Platform, section 7.1.
+            refusal.headers[f"Accept-{request.method.title()}"] = refusal.headers["Accept"]
         request_id: str = request.scope["state"]["request_id"]
         if wants_page(request):
             page = self._pages.get_template("tenant/problem.html").render(

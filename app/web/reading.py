@@ -1,5 +1,7 @@
 """Request bodies: JSON, decoded once, strictly, straight into the handler's type."""
 
+import codecs
+import json
 import re
 from functools import cache
 from typing import Any, Final
@@ -13,6 +15,10 @@ from app.web.problems import UnsupportedMediaType, in_json_words
 
 BODY_LIMIT: Final = 16 * 1024
 
+_JSON: Final = "application/json"
+# JSON has no charset (RFC 8259, section 11), but clients like to name the one it is in.
+_UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
+_OTHER_BOMS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FORM: Final = "application/x-www-form-urlencoded"
 _PATH: Final = re.compile(r"(?s)(?P<what>.*) - at `\$(?P<path>.*)`")
 _STEP: Final = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>[^\]]*)\]")
@@ -31,14 +37,17 @@ class StrictRequest(Request[Any, Any, Any]):
         """The body as the type of the handler's `data`. Raises `InvalidRequest`, pointing at the field."""
         field = self.route_handler.parsed_data_field
         kind = field.annotation if field is not None else Any
-        media_type = self.content_type[0]
+        media_type, parameters = self.content_type
         body = await self.body()
         if not body and field is not None and field.is_optional:
             return None
-        if media_type == _FORM and "form" in self.route_handler.opt:
+        takes_form = "form" in self.route_handler.opt
+        if media_type == _FORM and takes_form:
             return _from_form(body, kind)
-        if media_type != "application/json":
-            raise UnsupportedMediaType
+        if media_type != _JSON:
+            raise UnsupportedMediaType(_JSON, *([_FORM] if takes_form else []))
+        if parameters.get("charset", "utf-8").lower() not in _UTF_8:
+            raise UnsupportedMediaType(detail="JSON is in UTF-8; leave the charset out.")
         return decode(body, kind)
 
 
@@ -48,13 +57,32 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 def decode(body: bytes, kind: Any) -> Any:
-    """JSON as `kind`. Raises `InvalidRequest` with a JSON Pointer; broken JSON points at the whole document."""
+    """JSON as `kind`. Raises `InvalidRequest` with a JSON Pointer; broken JSON points at the whole document.
+
+    A byte order mark may stand in front. A member that is there twice is refused: which of the two counts is anybody's
+    guess, and another reader's may differ from ours.
+    """
+    if body.startswith(_OTHER_BOMS) or b"\0" in body:
+        raise InvalidRequest(FieldError("", "The body is not in UTF-8."))
     try:
-        return _decoder(kind).decode(body)
+        text = body.removeprefix(codecs.BOM_UTF8)
+        value = _decoder(kind).decode(text)
+        # msgspec lets them pass, the last one counting. Numbers are none of this one's business.
+        json.loads(text, object_pairs_hook=_unique, parse_int=len, parse_float=len)
     except msgspec.ValidationError as error:
         raise InvalidRequest(_fault(str(error), kind)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest(FieldError("", "The body is not JSON.")) from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    """Raises `InvalidRequest` for an object with two members of one name."""
+    seen = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise InvalidRequest(FieldError(_pointer([name[:_LONGEST_NAME]]), "This member is there twice."))
+        seen.add(name)
 
 
 def _from_form(body: bytes, kind: Any) -> Any:

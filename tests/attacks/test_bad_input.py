@@ -207,7 +207,7 @@ async def test_other_media_types_are_refused(http: Http, db: Database, media_typ
     before = await stored(db)
     path = f"/api/v1/tenants/nobody-{uuid4().hex}/otp/request"
     answer = await http.client.post(path, content=b"{}", headers={"Content-Type": media_type})
-    assert (answer.status_code, answer.json()["code"]) == (415, "invalid-request")
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media-type")
     assert await stored(db) == before
 
 

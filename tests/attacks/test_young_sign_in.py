@@ -88,6 +88,13 @@ ANY: Final = {
     f"POST {_PAGE}{_MEMBER}/sessions/{{session_id:uuid}}/end",
     f"POST {_PAGE}{_MEMBER}/sessions/end-all",
 }
+# What leaves as a file. Contacts take a young sign-in with them; the logs have none in them.
+FILES_YOUNG: Final = {
+    f"GET {_API}/tenants/export",
+    f"GET {_API}{_TENANT}/members/export",
+    f"GET {_API}{_MEMBER}/export",
+}
+FILES_ANY: Final = {f"GET {_API}/deliveries", f"GET {_API}/events"}
 # One's own second factor has a rule of its own: a sign-in of the last ten minutes.
 OWN: Final = f"POST {_PAGE}/second-factor"
 
@@ -166,6 +173,47 @@ async def test_what_is_sent_decides_it(town: Town) -> None:
     assert {name for name, _, _ in PARTS} == PARTLY
     found = [(name, sent, await asks(town, known[name], **sent)) for name, sent, _ in PARTS]
     assert found == PARTS
+
+
+async def test_exports_of_contacts_need_a_young_one(town: Town) -> None:
+    """Whatever answers with a file is listed here; a viewer's, masked, as well."""
+    document = town.http.app.openapi_schema.to_schema()["paths"]
+
+    def is_file(operation: Operation) -> bool:
+        path = operation.template.replace(":str}", "}").replace(":uuid}", "}")
+        answers = document.get(path, {}).get("get", {}).get("responses", {})
+        return "export" in path or "text/csv" in answers.get("200", {}).get("content", {})
+
+    files = {
+        str(operation): operation
+        for operation in town.operations
+        if operation.safe and operation.template.startswith((_PAGE, _API)) and is_file(operation)
+    }
+    assert files.keys() == FILES_YOUNG | FILES_ANY
+    assert {name for name in FILES_YOUNG | FILES_ANY if await asks(town, files[name])} == FILES_YOUNG
+    town.held.clear()
+    for name in FILES_YOUNG:
+        answer = await town.call(_OWNER, files[name], town.ours.tenant.slug)
+        assert answer.status_code == 200, name
+
+
+async def test_a_repetition_needs_what_the_first_call_needed(town: Town) -> None:
+    """An Idempotency-Key opens nothing: an old session that sends it again is asked to sign in again, everywhere."""
+    done = 0
+    for name in sorted(YOUNG):
+        operation = next(operation for operation in town.operations if str(operation) == name)
+        if operation.method != "POST" or operation.is_page:
+            continue
+        key = {"Idempotency-Key": f"again {name}"}
+        first = await town.call(_OWNER, operation, town.spare.slug, **key)
+        done += first.status_code < 300
+        town.held[_OWNER.name] = await town.sign_in(_OWNER)
+        async with town.db.every_tenant() as connection:
+            await connection.execute(_AGE)
+        again = await town.call(_OWNER, operation, town.spare.slug, **key)
+        assert again.status_code == 403, (name, first.text, again.text)
+        assert again.json()["detail"].endswith("Sign in again for this.")
+    assert done >= 3
 
 
 async def test_the_form_of_a_new_tenant_asks_before_it_is_filled_in(town: Town) -> None:

@@ -277,21 +277,21 @@ async def test_pages_and_search(desk: Desk) -> None:
     names: list[str] = []
     cursor = None
     while True:
-        page = await desk.members.page(desk.tenant.slug, cursor=cursor, limit=3)
+        page = await desk.members.page(desk.tenant.slug, Filters(contacts=True), cursor=cursor, limit=3)
         names += [member.name for member in page.members]
         cursor = page.next
         if cursor is None:
             break
     assert names == [f"Member {n}" for n in range(7)]
     for needle in ("member 3", "M3@HOME", "900103"):
-        found = await desk.members.page(desk.tenant.slug, Filters(needle))
+        found = await desk.members.page(desk.tenant.slug, Filters(needle, contacts=True))
         assert [member.name for member in found.members] == ["Member 3"], needle
-    assert (await desk.members.page(desk.tenant.slug, Filters("%"))).members == []
-    for bad in ({"cursor": "nonsense"}, {"found": Filters(status="gone")}, {"limit": 0}):
+    assert (await desk.members.page(desk.tenant.slug, Filters("%", contacts=True))).members == []
+    for bad in ({"cursor": "nonsense"}, {"found": Filters(status="gone", contacts=True)}, {"limit": 0}):
         with pytest.raises(InvalidRequest):
-            await desk.members.page(desk.tenant.slug, **bad)
+            await desk.members.page(desk.tenant.slug, **({"found": Filters(contacts=True)} | bad))
     with pytest.raises(TenantNotFound):
-        await desk.members.page("nobody-has-this-slug")
+        await desk.members.page("nobody-has-this-slug", Filters(contacts=True))
 
 
 async def test_codes_switched_in_bulk(desk: Desk) -> None:

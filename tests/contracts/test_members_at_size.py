@@ -78,7 +78,7 @@ async def plan_in(db: Database, tenant: SomeTenant, sql: str, args: Sequence[obj
 async def test_a_page_of_the_list_reads_its_members_off_the_index(db: Database, crowd: SomeTenant) -> None:
     """The first page and a later one read as many as they show; nothing is sorted, no table is read through."""
     for place in (None, search._show_cursor({"sort_name": "8", "id": crowd.id}, backwards=False)):
-        query = search.build(crowd.id, Filters(), place, 25)
+        query = search.build(crowd.id, Filters(contacts=True), place, 25)
         plan = await plan_in(db, crowd, query.sql, query.args)
         assert {node.get("Index Name") for node in plan} >= {"ix_members_name", "members_pkey"}
         assert "Seq Scan" not in {node["Node Type"] for node in plan}
@@ -88,7 +88,7 @@ async def test_a_page_of_the_list_reads_its_members_off_the_index(db: Database, 
 
 async def test_a_search_asks_once_whose_rows_it_may_see(db: Database, crowd: SomeTenant) -> None:
     """Row-level security costs a search two looks at the settings, and not two for each of the members."""
-    query = search.build(crowd.id, Filters("nobody has this"), None, 25)
+    query = search.build(crowd.id, Filters("nobody has this", contacts=True), None, 25)
     plan = await plan_in(db, crowd, query.sql, query.args)
     asked = [node for node in plan if node.get("Parent Relationship") == "InitPlan"]
     assert asked

@@ -142,7 +142,7 @@ async def test_no_call_reaches_past_the_slug_pattern(tenants: Tenants, slug: str
     with pytest.raises(InvalidRequest):
         await tenants.suspend(slug, "why", actor=BY_HAND, client=SHELL)
     with pytest.raises(InvalidRequest):
-        await tenants.history(slug)
+        await tenants.history(slug, sees_contacts=True)
     with pytest.raises(InvalidRequest):
         await tenants.send_test(slug, actor=BY_HAND, client=SHELL)
     with pytest.raises(InvalidRequest):
@@ -231,7 +231,7 @@ async def test_a_tenant_may_be_without_any_contact(tenants: Tenants, unique: str
     """No contact at all is a state that lists point out, not an error: somebody will add one."""
     tenant = await add(tenants, unique, email=None)
     assert tenant.contact_missing
-    page = await tenants.list(Filters(search=unique, contact_missing=True))
+    page = await tenants.list(Filters(contacts=True, search=unique, contact_missing=True))
     assert [found.slug for found in page.tenants] == [unique]
     with pytest.raises(ContactMissing):
         await tenants.send_test(unique, actor=BY_HAND, client=SHELL)
@@ -388,7 +388,7 @@ async def test_history_tells_who_changed_what_masked(tenants: Tenants, clock: Cl
     await change(tenants, unique, email=f"new@{unique}.example", name="Acme Ltd", policy={"hourly_limit": 2})
     clock.forward(minutes=1)
     await tenants.suspend(unique, "unpaid", actor=BY_HAND, client=Client("page", "203.0.113.9"))
-    page = await tenants.history(unique)
+    page = await tenants.history(unique, sees_contacts=True)
     assert [(entry.action, entry.actor_kind, entry.source, entry.ip) for entry in page.entries] == [
         ("tenant.suspended", "operator", "page", "203.0.113.9"),
         ("tenant.changed", "operator", "cli", None),
@@ -411,7 +411,7 @@ async def test_history_comes_in_pages(tenants: Tenants, clock: Clock, unique: st
         await change(tenants, unique, name=f"Acme {n}")  # one instant: the order must not hang on time alone
     seen, cursor = [], None
     while True:
-        page = await tenants.history(unique, cursor=cursor, limit=3)
+        page = await tenants.history(unique, sees_contacts=True, cursor=cursor, limit=3)
         seen += [entry.id for entry in page.entries]
         if (cursor := page.next) is None:
             break
@@ -419,7 +419,7 @@ async def test_history_comes_in_pages(tenants: Tenants, clock: Clock, unique: st
     assert seen == sorted(seen, reverse=True)
     for forged in ("x", "W10", "WyIyMDI2LTAxLTAxIiwxXQ"):
         with pytest.raises(InvalidRequest):
-            await tenants.history(unique, cursor=forged)
+            await tenants.history(unique, sees_contacts=True, cursor=forged)
 
 
 async def test_suspension_is_at_once_and_resume_lifts_it(
@@ -451,7 +451,10 @@ async def test_status_may_be_set_by_an_update(tenants: Tenants, unique: str) -> 
     """PATCH with a status is the same suspension."""
     await add(tenants, unique)
     await change(tenants, unique, status="suspended")
-    assert [entry.action for entry in (await tenants.history(unique)).entries] == ["tenant.suspended", "tenant.created"]
+    assert [entry.action for entry in (await tenants.history(unique, sees_contacts=True)).entries] == [
+        "tenant.suspended",
+        "tenant.created",
+    ]
 
 
 async def test_a_change_is_whole_or_not_at_all(
@@ -488,7 +491,7 @@ async def test_a_tenant_is_found_by_any_part_of_what_is_known(tenants: Tenants, 
     """Name in any case, slug, email, and the digits of a phone number however they are written."""
     await add(tenants, unique, name="Grün & Söhne", email=f"kontakt@{unique}.example", phone_number="+4930901820")
     await add(tenants, f"{unique}x", name="Somebody else", email="s@other.example", phone_number="+447700900123")
-    page = await tenants.list(Filters(search=search.format(unique=unique)))
+    page = await tenants.list(Filters(contacts=True, search=search.format(unique=unique)))
     slugs = [tenant.slug for tenant in page.tenants]
     assert unique in slugs
     if "{" not in search:
@@ -500,7 +503,7 @@ async def test_wildcards_mean_themselves(tenants: Tenants, unique: str, search: 
     """LIKE's own characters are looked for, not obeyed."""
     await add(tenants, unique, name=f"{unique} plain")
     await add(tenants, f"{unique}-w", name=f"{unique} 100%_\\")
-    page = await tenants.list(Filters(search=search), limit=200)
+    page = await tenants.list(Filters(contacts=True, search=search), limit=200)
     assert unique not in [tenant.slug for tenant in page.tenants]
     assert f"{unique}-w" in [tenant.slug for tenant in page.tenants]
 
@@ -518,7 +521,7 @@ async def test_filters_narrow_a_list_and_its_count(tenants: Tenants, db: Databas
         await connection.execute(_CALLED_BAD, f"{unique}-b", uuid4())
 
     async def found(**filters: Any) -> str:
-        wanted = Filters(search=unique, **filters)
+        wanted = Filters(contacts=True, search=unique, **filters)
         page = await tenants.list(wanted, sort="slug")
         assert await tenants.count(wanted) == len(page.tenants)
         return "".join(tenant.slug[-1] for tenant in page.tenants)
@@ -530,12 +533,12 @@ async def test_filters_narrow_a_list_and_its_count(tenants: Tenants, db: Databas
     assert await found(contact_missing=False, status="active") == "b"
     assert await found(failing=True) == "a"
     assert await found(failing=False) == "bc"
-    page = await tenants.list(Filters(search=unique))
+    page = await tenants.list(Filters(contacts=True, search=unique))
     assert page.failing == {tenant.id for tenant in page.tenants if tenant.slug.endswith("-a")}
     await change(tenants, f"{unique}-a", email=f"new@{unique}.example")
     assert await found(failing=True) == "", "a new contact starts without a past"
-    assert await tenants.count(Filters(search=unique), at_most=2) == 2
-    for wrong in (Filters(status="gone"), Filters(method="pigeon")):
+    assert await tenants.count(Filters(contacts=True, search=unique), at_most=2) == 2
+    for wrong in (Filters(contacts=True, status="gone"), Filters(contacts=True, method="pigeon")):
         with pytest.raises(InvalidRequest):
             await tenants.list(wrong)
 
@@ -547,7 +550,7 @@ async def test_pages_lead_to_the_end_and_back(tenants: Tenants, clock: Clock, un
     for n, name in enumerate(names):
         clock.forward(seconds=n % 2)  # equal times too
         await add(tenants, f"{unique}-{n}", name=name)
-    wanted = Filters(search=unique)
+    wanted = Filters(contacts=True, search=unique)
     pages, cursor = [], None
     while True:
         page = await tenants.list(wanted, sort=sort, cursor=cursor, limit=3)
@@ -574,21 +577,21 @@ async def test_a_foreign_cursor_or_sort_is_refused(tenants: Tenants, unique: str
     """Garbage, a cursor of another order, and what no list is sorted by are bad input, not errors of ours."""
     for n in range(2):
         await add(tenants, f"{unique}-{n}")
-    cursor = (await tenants.list(Filters(search=unique), limit=1)).next
+    cursor = (await tenants.list(Filters(contacts=True, search=unique), limit=1)).next
     assert cursor
     for forged, sort in ((cursor, "slug"), ("%%%", "name"), ("bm9uZQ", "name"), (cursor, "email"), ("é", "name")):
         with pytest.raises(InvalidRequest):
-            await tenants.list(sort=sort, cursor=forged)
+            await tenants.list(Filters(contacts=True), sort=sort, cursor=forged)
     for limit in (0, 201):
         with pytest.raises(InvalidRequest):
-            await tenants.list(limit=limit)
+            await tenants.list(Filters(contacts=True), limit=limit)
 
 
 async def test_the_system_tenant_is_in_no_list(tenants: Tenants) -> None:
     """Whatever is searched for, the tenant under which admins sign in stays out of sight."""
-    page = await tenants.list(Filters(search="gatehouse"), limit=200)
+    page = await tenants.list(Filters(contacts=True, search="gatehouse"), limit=200)
     assert all(not tenant.slug.startswith("_") for tenant in page.tenants)
-    assert await tenants.count(Filters(search="_system")) == 0
+    assert await tenants.count(Filters(contacts=True, search="_system")) == 0
 
 
 async def test_a_test_message_is_queued_and_watched(

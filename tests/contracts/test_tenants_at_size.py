@@ -56,8 +56,8 @@ async def _look_again(owner_url: str, *tables: str) -> None:
 
 async def test_failing_tenants_are_read_off_an_index(db: Database, many: None) -> None:
     """The few that are shown and counted, and neither all tenants nor the bad contacts of members."""
-    query = search.build(Filters(failing=True), sort="name", cursor=None, limit=25)
-    for sql, args in ((query.sql, query.args), search.build_count(Filters(failing=True), 10_000)):
+    query = search.build(Filters(contacts=True, failing=True), sort="name", cursor=None, limit=25)
+    for sql, args in ((query.sql, query.args), search.build_count(Filters(contacts=True, failing=True), 10_000)):
         async with db.every_tenant() as connection:
             plan = await plan_of(connection, sql, args)
         assert "ix_contact_health_own" in {node.get("Index Name") for node in plan}
