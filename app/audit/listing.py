@@ -131,7 +131,7 @@ class Listing:
                 conditions.append(condition.format(f"${len(args)}"))
         key = "e.id" if along_ids else "e.at, e.id"
         if cursor is not None:
-            at, number = _read_cursor(cursor)
+            at, number = read_cursor(cursor)
             place = [number] if along_ids else [at, number]
             places = ", ".join(f"${len(args) + n}" for n in range(1, len(place) + 1))
             conditions.append(f"({key}) < ({places})")
@@ -141,7 +141,7 @@ class Listing:
         async with self._db.every_tenant() as connection:
             rows = await connection.fetch(f"{select} {filtered} ORDER BY {order} LIMIT {limit + 1:d}", *args)
         last = rows[limit - 1] if len(rows) > limit else None
-        return Page(rows[:limit], _show_cursor(last) if last else None)
+        return Page(rows[:limit], show_cursor(last["at"], last["id"]) if last else None)
 
 
 async def deliveries_as_json_lines(pages: AsyncIterator[Sequence[Row]]) -> AsyncIterator[bytes]:
@@ -166,11 +166,13 @@ def _plain(value: object) -> object:
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
-def _show_cursor(last: Row) -> str:
-    return base64url(msgspec.json.encode((last["at"], last["id"])))
+def show_cursor(at: datetime, number: int) -> str:
+    """Where a page ends: what leads to the next one."""
+    return base64url(msgspec.json.encode((at, number)))
 
 
-def _read_cursor(text: str) -> tuple[datetime, int]:
+def read_cursor(text: str) -> tuple[datetime, int]:
+    """The moment and number in a cursor. Raises `InvalidRequest` for what is none."""
     try:
         packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         at, number = msgspec.json.decode(packed, type=tuple[datetime, int])

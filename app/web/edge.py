@@ -13,9 +13,11 @@ import structlog
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from app.auth.door import DoorLog
 from app.errors import InvalidRequest
 from app.settings import Settings
 from app.web.addresses import Hosts, Proxies, parse_address
+from app.web.limits import note, policy_header, room_of
 from app.web.metrics import Metrics
 from app.web.problems import PROBLEM_JSON, Refusal, refuse, report
 
@@ -58,10 +60,11 @@ def new_request_id() -> str:
 class Edge:
     """Gives every request an id and the client's true address, every answer its headers, a log line and a count."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, door: DoorLog) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
+        self._door = door
         self._proxies = Proxies(settings.trusted_proxies)
         self._hosts = Hosts(settings.allowed_hosts)
         security = _SECURITY | (_PRODUCTION_ONLY if settings.production else {})
@@ -89,7 +92,12 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = int(message["status"])
                 headers = [*message["headers"], id_header]
+                room = room_of(inner)
                 present = {name for name, _ in headers}
+                if room is not None and b"ratelimit-policy" not in {name.lower() for name in present}:
+                    policy = policy_header(self._settings, room.name)
+                    headers += [(name.lower().encode(), value.encode()) for name, value in policy.items()]
+                note(inner, self._settings, self._door, status, headers)
                 headers += [header for header in self._headers if header[0] not in present]
                 message["headers"] = headers
             elif method == "HEAD" and message["type"] == "http.response.body":

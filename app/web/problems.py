@@ -24,6 +24,7 @@ from app import errors
 from app.errors import FieldError, GatehouseError, InvalidRequest
 from app.settings import Settings
 from app.web import limits
+from app.web.texts import in_words
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -115,13 +116,20 @@ class Refusal:
     members: dict[str, object]
     retry_after: int | None = None
 
+    @property
+    def sentence(self) -> str:
+        """The detail; for a limit with the wait, the same that `Retry-After` has."""
+        if self.code != errors.RateLimited.code or self.retry_after is None:
+            return self.detail
+        return f"{self.detail} You can try again in {in_words(self.retry_after)}."
+
     def document(self, public_url: str, request_id: str) -> bytes:
         """The problem document."""
         problem = Problem(
             type=f"{public_url}/problems/{self.code}",
             title=title(self.code),
             status=self.status,
-            detail=self.detail,
+            detail=self.sentence,
             code=self.code,
             request_id=request_id,
         )
@@ -210,6 +218,8 @@ class Problems:
         refusal = refuse(error, self._settings)
         if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             report(error)
+        if isinstance(error, errors.Unavailable) and error.reason:
+            request.scope["state"][limits.REFUSED] = error.reason
         request_id: str = request.scope["state"]["request_id"]
         if wants_page(request):
             page = self._pages.get_template("tenant/problem.html").render(
