@@ -34,11 +34,11 @@ ASKING: Final = "spends of OTP_IP_HOURLY_LIMIT"
 SESSION: Final = "needs a session; a token or cookie of nobody's is refused by its form or signature, or by its key"
 _MACHINES: Final = "asked by machines, costs less than counting"
 
-# By method and beginning of the path; the first that fits counts.
+# By method and beginning of the path as Litestar names it; the first that fits counts.
 RULES: Final[tuple[tuple[str, str, Rule], ...]] = (
-    ("POST", "/api/v1/tenants/{slug:str}/otp/verify", CHECKS),
-    ("POST", "/api/v1/tenants/{slug:str}/otp/status", STATUS),
-    ("POST", "/api/v1/tenants/{slug:str}", ASKING),
+    ("POST", "/api/v1/tenants/{slug}/otp/verify", CHECKS),
+    ("POST", "/api/v1/tenants/{slug}/otp/status", STATUS),
+    ("POST", "/api/v1/tenants/{slug}", ASKING),
     ("POST", "/api/v1/auth/refresh", REFRESH),
     ("POST", "/api/v1/auth/mfa", CHECKS),
     # Also with the token of half a sign-in.
@@ -46,20 +46,20 @@ RULES: Final[tuple[tuple[str, str, Rule], ...]] = (
     ("POST", "/api/v1/auth/introspect", "needs an API key, which has a limit of its own; so has an address without"),
     ("", "/api/v1/auth", SESSION),
     ("", "/api/v1/admin", "needs a session or an API key; an address without a good one has a limit"),
-    ("GET", "/t/{slug:str}/logo", LOGOS),
-    ("GET", "/t/{slug:str}/verify/status", STATUS),
-    ("POST", "/t/{slug:str}/verify", CHECKS),
-    ("POST", "/t/{slug:str}/link", CHECKS),
-    ("POST", "/t/{slug:str}/second-factor", CHECKS),
-    ("POST", "/t/{slug:str}/login", ASKING),
-    ("POST", "/t/{slug:str}/resend", ASKING),
-    ("POST", "/t/{slug:str}/register", ASKING),
-    ("GET", "/t/{slug:str}/login", PAGES),
-    ("GET", "/t/{slug:str}/verify", PAGES),
-    ("GET", "/t/{slug:str}/link", PAGES),
-    ("GET", "/t/{slug:str}/second-factor", PAGES),
-    ("GET", "/t/{slug:str}/register", PAGES),
-    ("", "/t/{slug:str}", SESSION),
+    ("GET", "/t/{slug}/logo", LOGOS),
+    ("GET", "/t/{slug}/verify/status", STATUS),
+    ("POST", "/t/{slug}/verify", CHECKS),
+    ("POST", "/t/{slug}/link", CHECKS),
+    ("POST", "/t/{slug}/second-factor", CHECKS),
+    ("POST", "/t/{slug}/login", ASKING),
+    ("POST", "/t/{slug}/resend", ASKING),
+    ("POST", "/t/{slug}/register", ASKING),
+    ("GET", "/t/{slug}/login", PAGES),
+    ("GET", "/t/{slug}/verify", PAGES),
+    ("GET", "/t/{slug}/link", PAGES),
+    ("GET", "/t/{slug}/second-factor", PAGES),
+    ("GET", "/t/{slug}/register", PAGES),
+    ("", "/t/{slug}", SESSION),
     ("POST", "/login", ASKING),
     ("POST", "/not-me", CHECKS),
     ("POST", "/admin/sign-in/code", CHECKS),
@@ -107,15 +107,15 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHand
     """
     request = cast("AnyRequest", connection)
     rule = rule_for(request.method, request.scope["path_template"])
+    keyed = presents_api_key(request) and (rule == ASKING or (isinstance(rule, Room) and rule is not CALLBACKS))
+    if keyed:
+        await api_key(request)
     if not isinstance(rule, Room):
         return
     core = services(request)
     request.scope["state"][_ROOM_STATE] = rule
     peer = request.scope["client"]
-    address = peer[0] if peer else None
-    if presents_api_key(request) and rule is not CALLBACKS:
-        await api_key(request)
-        address = forwarded_end_user(request)
+    address = forwarded_end_user(request) if keyed else peer[0] if peer else None
     if address is not None:
         await core.rooms.enter(rule, core.clock(), address, device_of(request))
 
