@@ -13,6 +13,22 @@ from app.storage.db import Database
 _NETWORKS: Final = {4: 32, 6: 64}
 _MASKED: Final = {4: 24, 6: 48}
 
+# Every reason that is counted, in the words of somebody who does support.
+REASONS: Final = {
+    "address": "Too many codes asked for from one network",
+    "unknown-name": "Code asked for at a name that nobody has",
+    "malformed-name": "Code asked for at what can't be a name",
+    "password-flood": "Too many passwords to check at once",
+    "checks": "Too many codes and links entered from one network",
+    "status": "State of codes asked for too often from one network",
+    "refresh": "Too many sessions renewed from one network",
+    "pages": "Too many pages opened from one network",
+    "logos": "Too many logos loaded from one network",
+    "callbacks": "Too many reports from one provider's network",
+    "bad-keys": "Too many API keys that aren't valid from one network",
+    "api-key": "One API key used too often",
+}
+
 _LIST: Final = """
 SELECT d.id, d.hour, d.reason, nullif(d.network, '::/0') AS network, t.slug AS tenant, nullif(d.slug, '') AS name,
        d.count, d.first_at, d.last_at
@@ -42,9 +58,11 @@ class RefusedFilters:
 
 
 async def read_refused(db: Database, filters: RefusedFilters, *, cursor: str | None, limit: int) -> Page:
-    """A page of counters, the newest hour first. Raises `InvalidRequest` for what is no address or no cursor of this
-    list, and `Unavailable`.
+    """A page of counters, the newest hour first. Raises `InvalidRequest` for what is no address, reason or cursor of
+    this list, and `Unavailable`.
     """
+    if filters.reason is not None and filters.reason not in REASONS:
+        raise InvalidRequest(FieldError("/reason", f"Name one of {', '.join(REASONS)}."))
     network = None if filters.address is None else _network(filters.address, _NETWORKS if filters.exact else _MASKED)
     hour, number = (None, None) if cursor is None else read_cursor(cursor)
     asked = (filters.slug, network, filters.reason, filters.start, filters.end)

