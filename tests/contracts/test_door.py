@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
@@ -28,6 +30,7 @@ from tests.conftest import Clock
 from tests.http import Http, serve
 from tests.markup import faults
 from tests.people import add_tenant, current_code
+from tests.processes import environment
 
 LIMIT = 3
 NOBODY = UUID(int=0)
@@ -362,3 +365,48 @@ async def test_staff_find_it_on_a_page(office: Office, log: DoorLog, db: Databas
     assert "192.0.2.9" not in viewer.page.text
     await browser.get(f"/admin/tenants/{tenant.slug}/timeline")
     assert f'href="/admin/refusals?tenant={tenant.slug}"' in browser.page.text
+
+
+async def test_it_is_listed_on_the_command_line(log: DoorLog, settings: Settings, clock: Clock) -> None:
+    """As a table, and as JSON with what the API has."""
+    log.refused(ADDRESS, "192.0.2.9", "acme-enrgy")
+    log.refused("password-flood", "198.51.100.7", None)
+    await log.write()
+
+    async def run(*options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "app.cli.main", "refusals", *options],
+            env=environment(settings),
+            cwd=settings.data_dir,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return done
+
+    async def shown(*options: str) -> str:
+        return (await run(*options)).stdout
+
+    (row,) = json.loads(await shown("--address", "192.0.2.0/24", "--json"))
+    moment = clock().isoformat().replace("+00:00", "Z")
+    assert row == {
+        "hour": clock().replace(minute=0, second=0).isoformat().replace("+00:00", "Z"),
+        "reason": "address",
+        "tenant": None,
+        "name": "acme-enrgy",
+        "network": "192.0.2.9",
+        "count": 1,
+        "first_at": moment,
+        "last_at": moment,
+    }
+    for options in (["--tenant", "acme-enrgy"], ["--reason", "address"]):
+        assert json.loads(await shown(*options, "--json")) == [row]
+    for options in (["--from", "2026-03-15"], ["--to", "2026-03-14T09:00:00Z"], ["--tenant", "somebody-else"]):
+        assert json.loads(await shown(*options, "--json")) == []
+    head, *lines = (await shown()).splitlines()
+    assert head.split() == ["HOUR", "REASON", "TENANT", "NAME", "NETWORK", "COUNT", "FIRST_AT", "LAST_AT"]
+    assert len(lines) == 2
+    assert "address" in (await run("--address", "office", status=2)).stderr
