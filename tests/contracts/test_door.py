@@ -184,6 +184,22 @@ async def test_known_and_unknown_are_refused_alike(http: Http, db: Database, clo
     assert {row["tenant"] for row in rows} == {known.slug, closed.slug, None}
 
 
+async def test_a_key_asks_for_many(http: Http, db: Database, clock: Clock) -> None:
+    """A server with a key asks for all of its users from one address; each user's address is held to the limit."""
+    api = await admin_api(http, db, clock)
+    keyed = {"Authorization": f"Bearer {api.key}"}
+
+    async def statuses(times: int, headers: dict[str, str]) -> list[int]:
+        """Told that nobody has the name, or refused before."""
+        return [(await http.otp("nobody-at-all", "request", headers=headers)).status_code for _ in range(times)]
+
+    assert await statuses(3 * LIMIT, keyed) == [404] * 3 * LIMIT
+    user, other = (keyed | {"X-Client-IP": some_address()} for _ in range(2))
+    assert await statuses(LIMIT + 2, user) == [404] * LIMIT + [429] * 2
+    assert await statuses(LIMIT, other) == [404] * LIMIT
+    assert await statuses(1, keyed) == [404]
+
+
 async def test_every_way_in_is_counted(http: Http, db: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """By API and by page, with and without a name: a limit, a name nobody has, one that can't be, a flood."""
     unknown = f"nobody-{uuid4().hex[:8]}"
