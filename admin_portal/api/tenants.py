@@ -25,6 +25,7 @@ from app.errors import (
     Forbidden,
     InvalidRequest,
     InvalidToken,
+    RateLimited,
     TenantNotFound,
     Unavailable,
 )
@@ -49,7 +50,7 @@ Bad: TypeAlias = Annotated[
 Cursor: TypeAlias = Annotated[str | None, QueryParameter(description="`next` or `previous` of another page.")]
 Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Entries a page.")]
 
-REFUSED: Final = (InvalidRequest, InvalidToken, Forbidden, Unavailable)
+REFUSED: Final = (InvalidRequest, InvalidToken, Forbidden, RateLimited, Unavailable)
 # A strong entity tag (RFC 9110, section 8.8.3). Ours is the version.
 _ETAG: Final = re.compile(r'(?P<weak>W/)?"(?P<value>[\x21\x23-\x7e]*)"')
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
