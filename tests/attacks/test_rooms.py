@@ -6,6 +6,7 @@ Generated from the route table: a new route is limited, or has the reason why no
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -87,7 +88,7 @@ async def call(http: Http, ring: KeyRing, operation: Operation, slug: str, **hea
         csrf.HEADER: csrf.token(ring.current, face, _PRE_SESSION),
         **({"Content-Type": "application/x-www-form-urlencoded"} if operation.is_page else {}),
     }
-    body = {} if operation.safe or operation.is_page else {"json": {}}
+    body: dict[str, Any] = {} if operation.safe or operation.is_page else {"json": {}}
     answer = await http.client.request(operation.method, operation.path(values), headers=own | headers, **body)
     if answer.status_code == 429:
         rule = rule_of(operation)

@@ -41,7 +41,8 @@ def _cookie(name: str, value: str) -> Any:
     return lambda slug: f"gh_pre={_PRE_SESSION}; gh_{per_tenant(name, slug)}={value}"
 
 
-_UNDER_WAY: Final = {"asks_first": True, "headers": {"Cookie": _cookie("challenge", "{challenge}.6.0.")}}
+_KEPT: Final = {"Cookie": _cookie("challenge", "{challenge}.6.0.")}
+_UNDER_WAY: Final[Mapping[str, Any]] = {"asks_first": True, "headers": _KEPT}
 _HALF_WAY: Final = {"headers": {"Cookie": _cookie("half", f"totp.{_HALF}.")}}
 # How a route is called, beyond a stranger's first call of it: with a code under way, or with what people type.
 WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -54,8 +55,8 @@ WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "POST /api/v1/tenants/{slug}/members": {"body": {"name": "Ana", "email": "ana@{slug}.example", "consent": CONSENT}},
     "GET /t/{slug}/verify": _UNDER_WAY,
-    "GET /t/{slug}/verify/status": _UNDER_WAY | {"headers": _UNDER_WAY["headers"] | {"HX-Request": "true"}},
-    "POST /t/{slug}/verify": _UNDER_WAY | {"body": {"code": "000000"}},
+    "GET /t/{slug}/verify/status": {**_UNDER_WAY, "headers": {**_KEPT, "HX-Request": "true"}},
+    "POST /t/{slug}/verify": {**_UNDER_WAY, "body": {"code": "000000"}},
     "POST /t/{slug}/resend": _UNDER_WAY,
     "GET /t/{slug}/second-factor": _HALF_WAY,
     "POST /t/{slug}/second-factor": _HALF_WAY | {"body": {"totp": "000000"}},
