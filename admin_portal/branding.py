@@ -12,7 +12,7 @@ from admin_portal.desk import desk
 from admin_portal.editing import version_of
 from admin_portal.guards import MANAGER, VIEWER, fresh, sign_in_address, signed_in
 from admin_portal.views import Shown, errors_of, show
-from app.delivery.branding import Branding, Brandings
+from app.delivery.branding import Branding, Brandings, logo_address
 from app.delivery.render import Renderer
 from app.errors import EditConflict, InvalidRequest
 from app.keys import KeyRing
@@ -126,6 +126,7 @@ async def _page(
         errors=errors or {},
         conflict=status == _CONFLICT,
         logo=stored.logo,
+        logo_url=logo_address(services(request).ring, tenant.slug, stored.logo.version) if stored.logo else None,
         mail_subject=mail.subject,
         sms_text=sms.text,
         locale=locale,

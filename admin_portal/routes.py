@@ -11,6 +11,7 @@ from admin_portal import (
     member_actions,
     member_import,
     members,
+    refused,
     sign_in,
     stories,
     tenant,
@@ -23,5 +24,17 @@ from admin_portal.guards import guarded
 def routes() -> Router:
     """The portal below /admin. Raises `ConfigurationError` for a route that doesn't say who may use it."""
     people = (members, member, member_actions, member_import)
-    modules = (sign_in, factors, home, tenants, tenant, branding, tenant_actions, factor_reset, stories, *people)
+    modules = (
+        sign_in,
+        factors,
+        home,
+        tenants,
+        tenant,
+        branding,
+        tenant_actions,
+        factor_reset,
+        stories,
+        refused,
+        *people,
+    )
     return guarded(handler for module in modules for handler in module.HANDLERS)

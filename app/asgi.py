@@ -12,7 +12,7 @@ from admin_portal import routes as admin_pages
 from admin_portal.desk import Desk
 from app import resources
 from app.settings import Settings
-from app.web import health, logos, not_me
+from app.web import health, limits, logos, not_me
 from app.web.assets import Assets
 from app.web.callbacks import callback_routes
 from app.web.docs import openapi_config
@@ -50,7 +50,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
             problem_pages(pages),
             assets.route(),
         ],
-        guards=[known_query],
+        guards=[known_query, limits.admit],
         request_class=StrictRequest,
         request_max_body_size=BODY_LIMIT,
         exception_handlers={HTTPException: problems.handle, Exception: problems.handle},
@@ -63,7 +63,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asy
         debug=False,
         pdb_on_exception=False,
     )
-    app.asgi_handler = Edge(app.asgi_handler, settings, metrics, Forwarded(services.accelerator))
+    app.asgi_handler = Edge(app.asgi_handler, settings, metrics, Forwarded(services.accelerator), services.door)
     return app
 
 

@@ -127,7 +127,7 @@ class RateLimited(GatehouseError):
     """A limit was hit. `retry_after` is in whole seconds, at least 1."""
 
     code = "rate-limited"
-    default_detail = "Too many codes were asked for. Wait a little and try again."
+    default_detail = "Too many codes were asked for."
 
     def __init__(self, retry_after: int, *, policy: str = "hourly", detail: str | None = None) -> None:
         self.retry_after = max(1, retry_after)
@@ -238,6 +238,8 @@ class Unavailable(GatehouseError):
     code = "unavailable"
     default_detail = "The service is briefly unavailable. Try again in a moment."
 
-    def __init__(self, retry_after: int = 2) -> None:
+    def __init__(self, retry_after: int = 2, *, reason: str | None = None) -> None:
         self.retry_after = retry_after
+        # Why, where it is worth counting; never told.
+        self.reason = reason
         super().__init__()

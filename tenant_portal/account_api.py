@@ -6,7 +6,7 @@ from uuid import UUID
 from litestar import Response, Router, delete, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from app.errors import InvalidRequest, InvalidToken, NotFound, Unavailable
+from app.errors import InvalidRequest, InvalidToken, NotFound, RateLimited, Unavailable
 from app.masking import mask_email, mask_phone
 from app.web.caller import client_of, require_api_key, require_session
 from app.web.docs import refusals
@@ -39,7 +39,7 @@ _SIGNED_IN: Final[list[dict[str, list[str]]]] = [{"accessToken": []}]
     "/refresh",
     status_code=200,
     summary="Renew the tokens",
-    responses=refusals(InvalidRequest, InvalidToken, Unavailable),
+    responses=refusals(InvalidRequest, InvalidToken, RateLimited, Unavailable),
 )
 async def refresh(request: AnyRequest, data: JSONBody[RefreshRequest]) -> Tokens:
     """Rotates the refresh token. Using one that was rotated away ends the session."""
@@ -139,7 +139,7 @@ async def events(
     status_code=200,
     summary="Ask whether an access token is in force",
     security=[{"apiKey": []}],
-    responses=refusals(InvalidRequest, InvalidToken, Unavailable),
+    responses=refusals(InvalidRequest, InvalidToken, RateLimited, Unavailable),
     opt={"form": True},
 )
 async def introspect(request: AnyRequest, data: JSONBody[IntrospectRequest]) -> Introspection:

@@ -133,7 +133,9 @@ async def resend_code(request: AnyRequest, slug: Slug, data: JSONBody[ResendRequ
     "/{slug:str}/otp/verify",
     status_code=200,
     summary="Sign in with the code",
-    responses=refusals(InvalidRequest, InvalidCode, InvalidToken, CodeExpired, TooManyAttempts, Unavailable),
+    responses=refusals(
+        InvalidRequest, InvalidCode, InvalidToken, CodeExpired, RateLimited, TooManyAttempts, Unavailable
+    ),
 )
 async def verify_code(request: AnyRequest, slug: Slug, data: JSONBody[VerifyRequest]) -> Entered:
     """Each wrong code counts. A code of the wrong form is refused with 400 and doesn't.
@@ -157,7 +159,7 @@ async def verify_code(request: AnyRequest, slug: Slug, data: JSONBody[VerifyRequ
     "/{slug:str}/otp/status",
     status_code=200,
     summary="Where a challenge stands",
-    responses=refusals(InvalidRequest, InvalidToken, CodeExpired, Unavailable),
+    responses=refusals(InvalidRequest, InvalidToken, CodeExpired, RateLimited, Unavailable),
 )
 async def challenge_status(request: AnyRequest, slug: Slug, data: JSONBody[StatusRequest]) -> ChallengeStatus:
     """For strangers a function of the challenge's own life; disclosed callers learn what became of the delivery."""

@@ -95,7 +95,7 @@ async def second_step(request: AnyRequest, data: JSONBody[MfaRequest]) -> Tokens
     status_code=200,
     summary="Set up an authenticator app",
     security=_EITHER,
-    responses=refusals(InvalidRequest, InvalidToken, Forbidden, CodeExpired, Unavailable),
+    responses=refusals(InvalidRequest, InvalidToken, Forbidden, CodeExpired, RateLimited, Unavailable),
 )
 async def enrol(request: AnyRequest, data: JSONBody[EnrolRequest | None] = None) -> NewApp:
     """Nothing is different until `totp/confirm`. Needs a sign-in of the last 10 minutes; a new app takes the old one's
@@ -114,7 +114,9 @@ async def enrol(request: AnyRequest, data: JSONBody[EnrolRequest | None] = None)
     status_code=200,
     summary="Confirm the app with its first code",
     security=_EITHER,
-    responses=refusals(InvalidRequest, InvalidToken, InvalidCode, Forbidden, CodeExpired, TooManyAttempts, Unavailable),
+    responses=refusals(
+        InvalidRequest, InvalidToken, InvalidCode, Forbidden, CodeExpired, RateLimited, TooManyAttempts, Unavailable
+    ),
 )
 async def confirm(request: AnyRequest, data: JSONBody[ConfirmRequest]) -> Tokens | SecondFactor:
     """From now on every sign-in asks for a code of the app. All other sessions end. With an `mfa_token` the answer is

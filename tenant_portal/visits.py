@@ -15,11 +15,10 @@ from app.auth.devices import LIFETIME as DEVICE_LIFETIME
 from app.auth.signing_in import HalfSignIn
 from app.keys import base64url
 from app.web.browser import jar_of
-from app.web.cookies import per_tenant
+from app.web.cookies import DEVICE, per_tenant
 from app.web.services import AnyRequest
 
 SIGN_IN: Final = "challenge"
-_DEVICE: Final = "device"
 _REGISTRATION: Final = "newcomer"
 _VALUE: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([68])\.([0-9]{1,12})\.([A-Za-z0-9_-]*)")
 # The cookie outlives its code, so that the page can say that the code has expired.
@@ -91,9 +90,9 @@ def forget_registration(request: AnyRequest, slug: str) -> Cookie:
 
 def device_token(request: AnyRequest, slug: str) -> str | None:
     """The token by which this tenant knows the browser. Each tenant of a browser has its own."""
-    return jar_of(request).read(request, per_tenant(_DEVICE, slug))
+    return jar_of(request).read(request, per_tenant(DEVICE, slug))
 
 
 def remember_device(request: AnyRequest, slug: str, token: str) -> Cookie:
     """The cookie that makes the browser a known device."""
-    return jar_of(request).make(per_tenant(_DEVICE, slug), token, seconds=int(DEVICE_LIFETIME.total_seconds()))
+    return jar_of(request).make(per_tenant(DEVICE, slug), token, seconds=int(DEVICE_LIFETIME.total_seconds()))

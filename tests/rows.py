@@ -38,6 +38,7 @@ _BY_TYPE: Final[dict[str, Any]] = {
     "timestamp with time zone": _NOW,
     "timestamp with time zone[]": [_NOW],
     "text[]": ["x"],
+    "inet": "192.0.2.1",
 }
 _BY_COLUMN: Final[dict[tuple[str, str], Any]] = {
     ("admins", "role"): "owner",
@@ -50,8 +51,8 @@ _BY_COLUMN: Final[dict[tuple[str, str], Any]] = {
     ("sessions", "subject_kind"): "tenant",
 }
 # What strangers write by asking for codes and typing wrong ones: new rows here, and counts in the last three.
-_EVIDENCE: Final = {"challenges", "outbox", "audit_events", "claims", "quota", "refusals", "activity"}
-_COUNTERS: Final = {"quota", "refusals", "activity"}
+_EVIDENCE: Final = {"challenges", "outbox", "audit_events", "claims", "quota", "refusals", "activity", "door_refusals"}
+_COUNTERS: Final = {"quota", "refusals", "activity", "door_refusals"}
 
 Dump: TypeAlias = dict[str, set[str]]
 

@@ -15,6 +15,7 @@ from admin_portal.api import (
     members,
     people,
     records,
+    refused,
     tenants,
 )
 from admin_portal.api.guards import guarded
@@ -25,5 +26,17 @@ TAGS: Final = (Tag(name="Admin", description="With an API key that has a role, o
 
 def routes() -> Router:
     """The admin API. Raises `ConfigurationError` for a route that doesn't say who may call it."""
-    modules = (tenants, branding, actions, factors, files, records, people, members, member_actions, member_files)
+    modules = (
+        tenants,
+        branding,
+        actions,
+        factors,
+        files,
+        records,
+        refused,
+        people,
+        members,
+        member_actions,
+        member_files,
+    )
     return guarded((handler for module in modules for handler in module.HANDLERS), [DoneOnce()], tags=["Admin"])

@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 from admin_portal.api.guards import MANAGER, VIEWER, caller, require_fresh
 from admin_portal.api.tenants import REFUSED, IfMatch, Slug
 from admin_portal.desk import desk
-from app.delivery.branding import Branding, Brandings
+from app.delivery.branding import Branding, Brandings, logo_address
 from app.delivery.logo import MAX_BYTES
 from app.errors import EditConflict, PayloadTooLarge, TenantNotFound
 from app.masking import mask_email
@@ -18,7 +18,7 @@ from app.web.caller import client_of
 from app.web.docs import refusals
 from app.web.etags import etag, expected_version
 from app.web.reading import BODY_LIMIT
-from app.web.services import AnyRequest, services
+from app.web.services import AnyRequest, Services, services
 
 # The logo in base64, and what any other body may have.
 SIZE_LIMIT: Final = -(-MAX_BYTES // 3) * 4 + BODY_LIMIT
@@ -139,7 +139,7 @@ def _answer(request: AnyRequest, slug: str, branding: Branding) -> Response[Bran
         sender_name=branding.sender_name,
         reply_to=reply_to,
         colour=branding.colour,
-        logo=_logo(services(request).settings.public_url, slug, branding),
+        logo=_logo(services(request), slug, branding),
         code_in_subject=branding.code_in_subject,
         email_intro=branding.email_intro,
         sms_text=branding.sms_text,
@@ -149,8 +149,9 @@ def _answer(request: AnyRequest, slug: str, branding: Branding) -> Response[Bran
     return Response(body, status_code=200, headers=headers)
 
 
-def _logo(public_url: str, slug: str, branding: Branding) -> LogoBody | None:
+def _logo(core: Services, slug: str, branding: Branding) -> LogoBody | None:
     logo = branding.logo
     if logo is None:
         return None
-    return LogoBody(f"{public_url}/t/{slug}/logo?v={logo.version}", logo.media_type, logo.width, logo.height)
+    url = core.settings.public_url + logo_address(core.ring, slug, logo.version)
+    return LogoBody(url, logo.media_type, logo.width, logo.height)

@@ -22,7 +22,7 @@ from app.errors import ConfigurationError, Forbidden, InvalidToken
 from app.tenants.model import Tenant
 from app.web import csrf
 from app.web.browser import ADMIN, jar_of
-from app.web.caller import bearer_token, client_of
+from app.web.caller import api_key, client_of
 from app.web.services import AnyRequest, services
 
 # The least role of a route, as its `opt`. Whoever may more may less.
@@ -113,10 +113,7 @@ def guarded(handlers: Iterable[HTTPRouteHandler], middleware: Sequence[Middlewar
 
 async def _identify(request: AnyRequest) -> AdminCaller:
     if request.headers.get("authorization") is not None:
-        token = bearer_token(request)
-        key = await services(request).api_keys.authenticate(token) if token else None
-        if key is None:
-            raise InvalidToken("The API key is not valid.")
+        key = await api_key(request)
         key.require("admin")
         return AdminCaller(Actor("api-key", key.id), key.id, key.role)
     session = await ADMIN.session(request)

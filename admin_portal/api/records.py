@@ -130,7 +130,7 @@ async def deliveries(
 ) -> Response[DeliveryPageBody]:
     """Every step of every message, newest first. As CSV or JSON Lines: all that match, in one file."""
     filters = DeliveryFilters(
-        await _tenant_id(request, tenant), in_state, channel, provider, _aware("from", start), _aware("to", end)
+        await _tenant_id(request, tenant), in_state, channel, provider, aware("from", start), aware("to", end)
     )
     form = wanted(request, format, "json")
     listing = desk(request).listing
@@ -161,7 +161,7 @@ async def events(
     format: FormatParameter = None,  # noqa: A002 - the parameter's name in the contract
 ) -> Response[EventPageBody]:
     """JSON: newest first, in pages. CSV and JSON Lines: all that match, oldest first, in one file."""
-    filters = EventFilters(await _tenant_id(request, tenant), _aware("from", start), _aware("to", end), action)
+    filters = EventFilters(await _tenant_id(request, tenant), aware("from", start), aware("to", end), action)
     form = wanted(request, format, "json")
     exact = caller(request).sees_contacts
     if form == "json":
@@ -193,7 +193,8 @@ async def _tenant_id(request: AnyRequest, slug: str | None) -> UUID | None:
     return None if slug is None else (await desk(request).tenants.get(slug)).id
 
 
-def _aware(name: str, moment: datetime | None) -> datetime | None:
+def aware(name: str, moment: datetime | None) -> datetime | None:
+    """A time of a query. Raises `InvalidRequest` for one without its zone."""
     if moment is None:
         return None
     # At an edge of the calendar a time of another zone lies beyond it.

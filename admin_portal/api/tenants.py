@@ -24,6 +24,7 @@ from app.errors import (
     Forbidden,
     InvalidRequest,
     InvalidToken,
+    RateLimited,
     TenantNotFound,
     Unavailable,
 )
@@ -51,7 +52,7 @@ Bad: TypeAlias = Annotated[
 Cursor: TypeAlias = Annotated[str | None, QueryParameter(description="`next` or `previous` of another page.")]
 Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Entries a page.")]
 
-REFUSED: Final = (InvalidRequest, InvalidToken, Forbidden, Unavailable)
+REFUSED: Final = (InvalidRequest, InvalidToken, Forbidden, RateLimited, Unavailable)
 # What decides who gets in. So does lifting a suspension; to suspend is quick, for whoever has to stop an attack.
 _DANGEROUS: Final = frozenset({"email", "phone_number", "policy"})
 

@@ -20,12 +20,21 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::inet, $10, $11, $12)
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a call comes from. `ip` is the address after trusted proxies; `user_agent` is cut to 200 characters."""
+    """Where a call comes from. `ip` is the address after trusted proxies; `user_agent` is cut to 200 characters.
+
+    `for_many`: a server calls, with an API key, for people whose addresses it doesn't tell.
+    """
 
     source: Literal["api", "page", "cli"]
     ip: str | None = None
     user_agent: str | None = None
     request_id: str | None = None
+    for_many: bool = False
+
+    @property
+    def limited_by(self) -> str | None:
+        """The address that pays for what one address may do; None where it is no one person's or office's."""
+        return None if self.for_many else self.ip
 
     def as_json(self) -> dict[str, str | None]:
         """As the SQL functions take it."""

@@ -1,5 +1,6 @@
 """What happened to a tenant's codes, told in plain words. Pure: stored happenings in, lines of a story out."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,11 +129,18 @@ def _put(happening: Happening, contact: str | None) -> Line:
     if happening.what.startswith("refused."):
         times = happening.number or 1
         text = _REFUSED.get(happening.what.removeprefix("refused."), "Not sent: a limit was reached")
-        return "refused", text, [f"{times} times within this minute" if times > 1 else None]
+        return "refused", text, [f"{times} times within {_span(happening.data.get('seconds'))}" if times > 1 else None]
     tell_it = _AUDIT.get(happening.what)
     if tell_it is not None:
         return tell_it(happening, contact)
     return "changed", happening.what.replace(".", " ").replace("_", " ").capitalize(), [_by(happening)]
+
+
+def _span(seconds: float | None) -> str:
+    """How long it went on. Counters of older versions don't say."""
+    if seconds is None:
+        return "this minute"
+    return "a second" if seconds <= 1 else f"{math.ceil(seconds)} seconds"
 
 
 def _by(happening: Happening) -> str | None:

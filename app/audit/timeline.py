@@ -16,7 +16,7 @@ from app.cursors import Moment, Text, read_cursor, show_cursor
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
 
-# Each branch reads one page at most, along the primary key of its table; `ref` orders what has one moment.
+# Each branch gives one page at most; `ref` orders what has one moment.
 _STORY: Final = """
 SELECT s.*, coalesce(a.email, k.name) AS actor
 FROM (
@@ -37,12 +37,16 @@ FROM (
         AND ($2::timestamptz IS NULL OR (d.at, 'd' || lpad(d.id::text, 19, '0') COLLATE "C") < ($2, $3))
       ORDER BY d.at DESC, d.id DESC LIMIT $4)
     UNION ALL
-    (SELECT r.minute, 'r' || r.reason COLLATE "C", 'refused.' || r.reason, NULL, NULL, NULL, NULL, NULL,
-            sum(r.count)::integer, NULL, NULL, NULL, 'anonymous', NULL, NULL, NULL, NULL
+    -- One line for a minute's, where the last of them was. Rows of older versions know only the minute.
+    (SELECT max(coalesce(r.last_at, r.minute)), 'r' || r.reason COLLATE "C", 'refused.' || r.reason, NULL, NULL, NULL,
+            NULL, NULL, sum(r.count)::integer, NULL, NULL, NULL, 'anonymous', NULL, NULL, NULL,
+            jsonb_build_object('seconds', extract(epoch FROM max(r.last_at) - min(r.first_at)))
        FROM refusals r
-      WHERE r.tenant_id = $1
-        AND ($2::timestamptz IS NULL OR (r.minute, 'r' || r.reason COLLATE "C") < ($2, $3))
-      GROUP BY r.minute, r.reason ORDER BY r.minute DESC, r.reason DESC LIMIT $4)
+      WHERE r.tenant_id = $1 AND ($2::timestamptz IS NULL OR r.minute <= $2)
+      GROUP BY r.minute, r.reason
+     HAVING $2::timestamptz IS NULL
+         OR (max(coalesce(r.last_at, r.minute)), 'r' || r.reason COLLATE "C") < ($2, $3)
+      ORDER BY 1 DESC, 2 DESC LIMIT $4)
     ORDER BY at DESC, ref DESC LIMIT $4
 ) AS s
 LEFT JOIN admins a ON s.actor_kind = 'admin' AND a.tenant_id = $5 AND a.id = s.actor_id

@@ -86,7 +86,7 @@ class Challenges:
 
     async def admit(self, client: Client, device: KnownDevice | None = None) -> None:
         """Spends one of what an address, or a known device, may ask for in an hour. Raises `RateLimited`."""
-        await self._limiter.spend(self._clock(), client.ip, device.device_id if device else None)
+        await self._limiter.spend(self._clock(), client.limited_by, device.device_id if device else None)
 
     async def issue(self, realm: Realm, wish: Wish, client: Client, device: KnownDevice | None) -> Issued | None:
         """Sends the code that is wished for; None where none is needed and the wish allows for that.

@@ -26,6 +26,8 @@ _AT_ONCE: Final = 4
 # Who waits for a turn, at most: four turns, so two seconds on two busy cores. Whoever came behind them would have given
 # up before it was theirs.
 _WAITING: Final = 4 * _AT_ONCE
+# What the door log calls a full line.
+FLOOD: Final = "password-flood"
 _HASHER: Final = PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=4, hash_len=32, salt_len=16)
 # At most so many characters are judged by rule, within 15 ms; 72 take seconds.
 _JUDGED: Final = 12
@@ -67,7 +69,7 @@ class Passwords:
     def place(self) -> Iterator[None]:
         """A place in the line. Raises `Unavailable` at once where it is full: whoever calls, and whomever they name."""
         if self._taken >= _AT_ONCE + _WAITING:
-            raise Unavailable
+            raise Unavailable(reason=FLOOD)
         self._taken += 1
         try:
             yield

@@ -60,6 +60,7 @@ _COMMANDS: Final = {
     "bounce": ("app.cli.bounce:bounce", "Read a bounce from standard input, for the mailbox that codes are sent from."),
     "admin": ("app.cli.admins:admin", "Add and list the people who look after tenants, and let one in."),
     "api-key": ("app.cli.admins:api_key", "Make, list and revoke keys to the admin API."),
+    "refusals": ("app.cli.refusals:refusals", "List what was refused before anybody was known."),
     "keys": ("app.cli.keys:keys", "Change the secret, and see which old one is still needed."),
     "audit": ("app.cli.audit:audit", "Check, export and prune the tamper-evident audit log."),
 }

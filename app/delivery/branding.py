@@ -20,6 +20,7 @@ from app.audit.log import Actor, Client, record
 from app.delivery import colour, logo
 from app.delivery.brand_rules import check_branding
 from app.errors import EditConflict, TenantNotFound, Unavailable
+from app.keys import KeyRing, Keys, base64url, keyed_hash
 from app.masking import mask_email
 from app.storage.db import Database, Row, repeatable
 
@@ -32,6 +33,7 @@ _NIGHT: Final = "#1c2127"
 _FRESH_SECONDS: Final = 30.0
 _MOST_KNOWN: Final = 20_000
 _VERSION_BYTES: Final = 12
+_PROOF_BYTES: Final = 16
 
 _MANY: Final = "SELECT * FROM fn.brandings($1)"
 _LOGO: Final = "SELECT * FROM fn.tenant_logo($1)"
@@ -150,15 +152,31 @@ class Brandings:
         return after
 
 
-async def logo_file(db: Database, slug: str, version: str) -> tuple[str, bytes] | None:
-    """Media type and bytes of a tenant's logo; None unless `version` is the one in force.
+def logo_address(ring: KeyRing, slug: str, version: str) -> str:
+    """The path under which we serve a tenant's logo: signed, so that only what we wrote leads to the database."""
+    return f"/t/{slug}/logo?v={version}.{_logo_proof(ring.current, slug, version)}"
 
-    A slug alone opens nothing, because whether it has a logo would tell strangers that it exists.
+
+async def logo_file(db: Database, ring: KeyRing, slug: str, presented: str) -> tuple[str, bytes] | None:
+    """Media type and bytes of a tenant's logo; None unless `presented` is the `v` of its present address.
+
+    What we didn't sign is refused before anything is looked up: whether a slug is somebody's, and whether they have a
+    logo, can show neither in the answer nor in its time.
     """
+    version, _, proof = presented.rpartition(".")
+    given = proof.encode()
+    if not any(
+        hmac.compare_digest(_logo_proof(keys, slug, version).encode(), given) for keys in ring.by_thumbprint.values()
+    ):
+        return None
     row = await db.row(_LOGO, slug)
-    if row is None or not hmac.compare_digest(row["logo_version"].encode(), version.encode()):
+    if row is None or row["logo_version"] != version:
         return None
     return row["logo_type"], row["logo"]
+
+
+def _logo_proof(keys: Keys, slug: str, version: str) -> str:
+    return base64url(keyed_hash(keys.cookie, "logo", slug.encode(), version.encode())[:_PROOF_BYTES])
 
 
 def _branding(row: Row) -> Branding:

@@ -20,7 +20,7 @@ from jinja2.runtime import Context
 
 from app import resources
 from app.delivery import disowning, gsm, wording
-from app.delivery.branding import PLAIN, Branding, Brandings
+from app.delivery.branding import PLAIN, Branding, Brandings, logo_address
 from app.delivery.facts import facts, locale_of
 from app.delivery.message import Message, PermanentFailure, one_line
 from app.delivery.outbox import Claimed
@@ -252,12 +252,12 @@ class Renderer:
 
     def _logo(self, slug: str | None, branding: Branding) -> dict[str, object] | None:
         logo = branding.logo
-        if slug is None or logo is None:
+        if slug is None or logo is None or self._ring is None:
             return None
         width, height = _LOGO_BOX
         scale = min(1.0, width / logo.width, height / logo.height)
         return {
-            "url": f"{self._public_url}/t/{slug}/logo?v={logo.version}",
+            "url": f"{self._public_url}{logo_address(self._ring, slug, logo.version)}",
             "width": max(1, round(logo.width * scale)),
             "height": max(1, round(logo.height * scale)),
         }

@@ -176,7 +176,9 @@ class Settings:
     )
     otp_resend_cooldown_seconds: int = setting(whole(0, 300), 60, "Seconds between two codes of one challenge.")
     otp_ip_hourly_limit: int = setting(
-        whole(1, 1_000_000), 20, "Codes that can be asked for from one address (IPv6: one /64) in an hour."
+        whole(1, 1_000_000),
+        300,
+        "Codes that can be asked for from one address (IPv6: one /64) in an hour; offices share one.",
     )
     otp_disclose_errors: bool = setting(
         boolean,

@@ -1,11 +1,12 @@
 """Who calls: from where, in which language, and how much they may be told."""
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, cast
 
 from app.audit.log import Client
-from app.auth.api_keys import Scope
+from app.auth.api_keys import ApiKey, Scope
+from app.auth.rooms import BAD_KEYS
 from app.auth.sessions import LiveSession
 from app.errors import FieldError, InvalidRequest, InvalidToken
 from app.web.addresses import parse_address
@@ -14,6 +15,7 @@ from app.web.texts import choose_language
 
 _USER_AGENT_LENGTH: Final = 200
 _API_KEY: Final = "ghk_"
+_KEY_STATE: Final = "api-key"
 # RFC 7240: preferences are separated by commas, each may have parameters.
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
 LONGEST_WAIT: Final = 10
@@ -54,15 +56,15 @@ async def identify(request: AnyRequest) -> Caller:
     a front end may well send its old access token along.
     """
     core = services(request)
-    token = bearer_token(request)
-    keyed = token is not None and token.startswith(_API_KEY)
-    address = None
+    keyed = presents_api_key(request)
+    client = client_of(request)
     if keyed:
         await require_api_key(request, "sign-in")
-        address = _forwarded_end_user(request)
+        address = forwarded_end_user(request)
+        client = client_of(request, address) if address else replace(client, for_many=True)
     disclosed = keyed or core.settings.otp_disclose_errors
     return Caller(
-        client_of(request, address),
+        client,
         choose_language(request.headers.get("accept-language")),
         disclosed,
         preferred_wait(request) if disclosed else 0,
@@ -77,11 +79,31 @@ def preferred_wait(request: AnyRequest) -> int:
 
 async def require_api_key(request: AnyRequest, scope: Scope) -> None:
     """Raises `InvalidToken` unless the caller presents an API key in force, `Forbidden` for one of another scope."""
-    token = bearer_token(request)
-    key = await services(request).api_keys.authenticate(token) if token is not None else None
-    if key is None:
-        raise InvalidToken("The API key is not valid.")
-    key.require(scope)
+    (await api_key(request)).require(scope)
+
+
+def presents_api_key(request: AnyRequest) -> bool:
+    """Whether the call has an API key, or something in the shape of one."""
+    return (bearer_token(request) or "").startswith(_API_KEY)
+
+
+async def api_key(request: AnyRequest) -> ApiKey:
+    """The API key in force that the caller presents: looked up once a request. Raises `InvalidToken`.
+
+    Raises `RateLimited` where the key, or an address with keys that are none, has called too often.
+    """
+    state = request.scope["state"]
+    if _KEY_STATE not in state:
+        core, token, now = services(request), bearer_token(request), services(request).clock()
+        key = await core.api_keys.authenticate(token) if token is not None else None
+        if key is None:
+            peer = request.scope["client"]
+            if peer and token is not None:
+                await core.rooms.enter(BAD_KEYS, now, peer[0])
+            raise InvalidToken("The API key is not valid.")
+        await core.rooms.enter_with_key(now, key.id)
+        state[_KEY_STATE] = key
+    return cast("ApiKey", state[_KEY_STATE])
 
 
 async def require_session(request: AnyRequest) -> LiveSession:
@@ -92,8 +114,8 @@ async def require_session(request: AnyRequest) -> LiveSession:
     return await services(request).sessions.authenticate(token)
 
 
-def _forwarded_end_user(request: AnyRequest) -> str | None:
-    """The end user's address, as a server-side front end tells it."""
+def forwarded_end_user(request: AnyRequest) -> str | None:
+    """The end user's address, as a server-side front end tells it. Raises `InvalidRequest` for what is no address."""
     told = request.headers.get("x-client-ip")
     if told is None:
         return None

@@ -10,6 +10,9 @@ from app.web.services import AnyRequest
 
 SameSite = Literal["lax", "strict"]
 
+# By which a tenant knows a browser (`per_tenant`).
+DEVICE: Final = "device"
+
 _LONGEST: Final = 2048
 
 

@@ -14,11 +14,13 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, HTTPResponseStartEvent, HTTPScope, Message, Receive, Scope, Send
 
+from app.auth.door import DoorLog
 from app.errors import InvalidRequest
 from app.settings import Settings
 from app.web.addresses import Hosts, Proxies, parse_address
 from app.web.etags import is_known
 from app.web.forwarded import Forwarded
+from app.web.limits import note, policy_header, room_of
 from app.web.metrics import Metrics
 from app.web.problems import PROBLEM_JSON, Refusal, allow, refuse, report
 
@@ -83,11 +85,12 @@ def new_request_id() -> str:
 class Edge:
     """Gives every request an id and the client's true address, every answer its headers, a log line and a count."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, forwarded: Forwarded) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, forwarded: Forwarded, door: DoorLog) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
         self._forwarded = forwarded
+        self._door = door
         self._proxies = Proxies(settings.trusted_proxies)
         self._hosts = Hosts(settings.allowed_hosts)
         security = _SECURITY | (_PRODUCTION_ONLY if settings.production else {})
@@ -121,7 +124,12 @@ class Edge:
                 headers = [*message["headers"], id_header]
                 if method == "OPTIONS":
                     headers = [*_allowed(inner), *(header for header in headers if header[0] != _ALLOW)]
+                room = room_of(inner)
                 present = {name for name, _ in headers}
+                if room is not None and b"ratelimit-policy" not in {name.lower() for name in present}:
+                    policy = policy_header(self._settings, room.name)
+                    headers += [(name.lower().encode(), value.encode()) for name, value in policy.items()]
+                note(inner, self._settings, self._door, status, headers)
                 headers += [header for header in self._headers if header[0] not in present]
                 message["headers"] = headers
             elif silent and message["type"] == "http.response.body":

@@ -1,4 +1,4 @@
-"""Tenants' logos, for mail readers and pages."""
+"""Tenants' logos, for mail readers."""
 
 from typing import Final
 
@@ -21,11 +21,13 @@ _HEADERS: Final = {
 
 @get("/t/{slug:str}/logo", include_in_schema=False)
 async def logo(request: AnyRequest, slug: FromPath[str]) -> Response[bytes]:
-    """The logo, for whoever has its whole address from a message or a page of ours.
+    """The logo, for whoever has its whole address from a message of ours.
 
-    Raises `NotFound` for everybody else, and so tells nothing about which tenants there are.
+    Raises `NotFound` for everybody else, before anything is looked up: strangers learn nothing of which tenants there
+    are, neither from the answer nor from its time.
     """
-    found = await logo_file(services(request).db, slug, request.query_params.get("v", ""))
+    core = services(request)
+    found = await logo_file(core.db, core.ring, slug, request.query_params.get("v", ""))
     if found is None:
         raise NotFound
     media_type, data = found

@@ -25,6 +25,7 @@ from app.errors import FieldError, GatehouseError, InvalidRequest
 from app.settings import Settings
 from app.storage import trouble
 from app.web import limits
+from app.web.texts import in_words
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -128,13 +129,20 @@ class Refusal:
     members: dict[str, object]
     retry_after: int | None = None
 
+    @property
+    def sentence(self) -> str:
+        """The detail; for a limit with the wait, the same that `Retry-After` has."""
+        if self.code != errors.RateLimited.code or self.retry_after is None:
+            return self.detail
+        return f"{self.detail} You can try again in {in_words(self.retry_after)}."
+
     def document(self, public_url: str, request_id: str) -> bytes:
         """The problem document."""
         problem = Problem(
             type=f"{public_url}/problems/{self.code}",
             title=title(self.code),
             status=self.status,
-            detail=self.detail,
+            detail=self.sentence,
             code=self.code,
             request_id=request_id,
         )
@@ -237,6 +245,8 @@ class Problems:
         if request.method in _PATCHED_OR_POSTED and "Accept" in refusal.headers:
             # RFC 5789, section 3.1, and the W3C's Linked Data Platform, section 7.1.
             refusal.headers[f"Accept-{request.method.title()}"] = refusal.headers["Accept"]
+        if isinstance(error, errors.Unavailable) and error.reason:
+            request.scope["state"][limits.REFUSED] = error.reason
         request_id: str = request.scope["state"]["request_id"]
         if wants_page(request):
             page = self._pages.get_template("tenant/problem.html").render(

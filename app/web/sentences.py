@@ -1,16 +1,14 @@
 """What pages of both portals say: a refusal at the form that it refuses, a wait, and what the step before did."""
 
-import math
 from collections.abc import Mapping
 from typing import Final
 
 from app.errors import GatehouseError, InvalidCode, InvalidRequest, RateLimited
 from app.web.services import AnyRequest
+from app.web.texts import in_words
 
 # Where no field is to blame.
 FORM: Final = "form"
-
-_SECONDS_UNTIL: Final = 120
 
 
 def errors_of(refusal: GatehouseError, field: str = "code") -> dict[str, str]:
@@ -28,13 +26,6 @@ def errors_of(refusal: GatehouseError, field: str = "code") -> dict[str, str]:
             return {FORM: f"{detail} You can ask again in {in_words(retry_after)}."}
         case _:
             return {FORM: refusal.detail}
-
-
-def in_words(seconds: int) -> str:
-    """A wait as people say it: "1 second", "90 seconds", "12 minutes"."""
-    if seconds < _SECONDS_UNTIL:
-        return f"{seconds} second{'' if seconds == 1 else 's'}"
-    return f"{math.ceil(seconds / 60)} minutes"
 
 
 def notice(request: AnyRequest, sentences: Mapping[str, str]) -> dict[str, str] | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, cast
@@ -11,12 +11,14 @@ from litestar import Litestar, Request
 
 from app.auth.api_keys import ApiKeys
 from app.auth.challenges import Challenges
+from app.auth.door import DoorLog
 from app.auth.entrance import Entrance
 from app.auth.factors.second_steps import SecondSteps
 from app.auth.factors.service import Factors
 from app.auth.limits import AddressLimiter
 from app.auth.own_account import OwnAccount
 from app.auth.passwords import Passwords
+from app.auth.rooms import Rooms
 from app.auth.sessions import Sessions
 from app.errors import ConfigurationError
 from app.keys import KeyRing
@@ -57,6 +59,8 @@ class Services:
     factors: Factors
     second_steps: SecondSteps
     api_keys: ApiKeys
+    rooms: Rooms
+    door: DoorLog
 
     @classmethod
     def build(cls, settings: Settings, clock: Clock = utc_now, sleep: Sleep = asyncio.sleep) -> "Services":
@@ -89,15 +93,21 @@ class Services:
             Factors(db, ring, settings, sessions, clock, wakeup),
             SecondSteps(db, ring, settings, sessions, clock, wakeup),
             ApiKeys(db, clock),
+            Rooms(accelerator, least=settings.otp_ip_hourly_limit, processes=settings.web_workers),
+            DoorLog(db, clock),
         )
 
     @asynccontextmanager
     async def running(self, _: Litestar) -> AsyncIterator[None]:
         """Opens the stores for the life of the application; neither has to be up for it to start."""
         await self.db.open()
+        writing = asyncio.create_task(self.door.keep_writing())
         try:
             yield
         finally:
+            writing.cancel()
+            with suppress(asyncio.CancelledError):
+                await writing
             await self.wakeup.close()
             await self.accelerator.close()
             await self.db.close()

@@ -1,5 +1,6 @@
 """The few sentences an API answer carries for a person, in the languages we speak."""
 
+import math
 from typing import Final
 
 DEFAULT_LANGUAGE: Final = "en"
@@ -17,11 +18,20 @@ _CODE_SENT: Final = {
 }
 LANGUAGES: Final = tuple(_CODE_SENT)
 _MOST_RANGES: Final = 20
+# A wait is told in seconds until there are this many.
+_SECONDS_UNTIL: Final = 120
 
 
 def code_sent(language: str) -> str:
     """Says that a code was asked for. `language` is one of LANGUAGES."""
     return _CODE_SENT[language]
+
+
+def in_words(seconds: int) -> str:
+    """A wait as people say it: "1 second", "90 seconds", "12 minutes"."""
+    if seconds < _SECONDS_UNTIL:
+        return f"{seconds} second{'' if seconds == 1 else 's'}"
+    return f"{math.ceil(seconds / 60)} minutes"
 
 
 def choose_language(accept_language: str | None) -> str | None:

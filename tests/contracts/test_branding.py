@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from app.audit.log import Actor, Client
-from app.delivery.branding import PLAIN, Branding, Brandings
+from app.delivery.branding import PLAIN, Branding, Brandings, logo_address
 from app.delivery.render import Renderer
 from app.errors import EditConflict, InvalidRequest, TenantNotFound
 from app.keys import KeyRing
@@ -165,12 +165,12 @@ async def test_memory_is_bounded(brandings: Brandings, monkeypatch: pytest.Monke
 
 
 async def test_the_logo_is_served_as_what_it_is(
-    http: Http, brandings: Brandings, tenant: SomeTenant, clock: Clock
+    http: Http, brandings: Brandings, tenant: SomeTenant, clock: Clock, ring: KeyRing
 ) -> None:
     """For ever under its own address, as an image and nothing else, to webmail on any site."""
     branding = await change(brandings, tenant, clock, logo=JPEG)
     assert branding.logo
-    answer = await http.get(f"/t/{tenant.slug}/logo?v={branding.logo.version}")
+    answer = await http.get(logo_address(ring, tenant.slug, branding.logo.version))
     assert (answer.status_code, answer.content) == (200, JPEG)
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -181,21 +181,38 @@ async def test_the_logo_is_served_as_what_it_is(
     newer = await change(brandings, tenant, clock, logo=png())
     assert newer.logo
     assert newer.logo.version != branding.logo.version
-    assert (await http.get(f"/t/{tenant.slug}/logo?v={branding.logo.version}")).status_code == 404
-    assert (await http.get(f"/t/{tenant.slug}/logo?v={newer.logo.version}")).content == png()
+    assert (await http.get(logo_address(ring, tenant.slug, branding.logo.version))).status_code == 404
+    assert (await http.get(logo_address(ring, tenant.slug, newer.logo.version))).content == png()
     assert (await change(brandings, tenant, clock, logo=None)).logo is None
-    assert (await http.get(f"/t/{tenant.slug}/logo?v={newer.logo.version}")).status_code == 404
+    assert (await http.get(logo_address(ring, tenant.slug, newer.logo.version))).status_code == 404
 
 
 async def test_a_logo_tells_nobody_that_a_tenant_exists(
-    http: Http, brandings: Brandings, db: Database, tenant: SomeTenant, clock: Clock
+    http: Http,
+    brandings: Brandings,
+    db: Database,
+    tenant: SomeTenant,
+    clock: Clock,
+    ring: KeyRing,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without its whole address a tenant with a logo, one without and an unknown slug answer alike."""
-    bare = await add_tenant(db, clock.now)
-    await change(brandings, tenant, clock, logo=png())
+    """Without its whole address a tenant with a logo, one without, a suspended one and an unknown slug answer alike,
+    before anything is looked up. Another tenant's proof, or one of another version, is none.
+    """
+    bare, closed = await add_tenant(db, clock.now), await add_tenant(db, clock.now, status="suspended")
+    version = (await change(brandings, tenant, clock, logo=png())).logo
+    assert version
+    foreign = logo_address(ring, bare.slug, version.version).partition("?")[2]
+    older = logo_address(ring, tenant.slug, "older").rpartition(".")[2]
+    queries = ("", "?v=", "?v=guess", "?v=é", "?v=.", f"?v={version.version}", f"?v={version.version}.{older}")
+
+    async def looked_up(*_: object) -> None:
+        pytest.fail("a stranger's question reached the database")
+
+    monkeypatch.setattr(http.app.state.services.db, "row", looked_up)
     answers = []
-    for slug in (tenant.slug, bare.slug, "nobody-has-this", "Not a slug", "_system"):
-        for query in ("", "?v=", "?v=guess", "?v=é"):
+    for slug in (tenant.slug, bare.slug, closed.slug, "nobody-has-this", "Not a slug", "_system"):
+        for query in (*queries, *([f"?{foreign}"] if slug != bare.slug else [])):
             answer = await http.get(f"/t/{slug}/logo{query}", headers={"X-Request-Id": "x"})
             body = {name: value for name, value in answer.json().items() if name != "request_id"}
             headers = {name: value for name, value in answer.headers.items() if name not in {"x-request-id", "date"}}

@@ -35,6 +35,12 @@ _KINDS: list[tuple[str, dict[str, Any], timedelta]] = [
     ("idempotency_keys", {"key": "k", "fingerprint": b"f", "begun_at": "age"}, DAY),
     ("sessions", {"subject_kind": "member", "expires_at": "age"}, 30 * DAY),
     ("provider_reports", {"state": "failed", "unhealthy": False, "received_at": "age"}, 2 * MINUTE),
+    ("refusals", {"recipient_key": b"r", "reason": "hourly", "minute": "age"}, 30 * DAY),
+    (
+        "door_refusals",
+        {"reason": "address", "network": "192.0.2.1", "hour": "age", "first_at": "age", "last_at": "age"},
+        30 * DAY,
+    ),
     ("send_counts", {"count": 1, "since": "age"}, 2 * DAY),
 ]
 _OF_ANY_ROW: dict[str, dict[str, Any]] = {

@@ -252,7 +252,7 @@ def test_a_logo_is_shown_small_and_named() -> None:
     tag = re.search(r"<img [^>]*>", html)
     assert tag
     for part in (
-        'src="https://login.acme.example:8443/t/acme/logo?v=v123"',
+        'src="https://login.acme.example:8443/t/acme/logo?v=v123.',
         'alt="Acme"',
         'width="144"',
         'height="48"',

@@ -47,7 +47,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (found.environment, found.port, found.public_url) == ("development", 8000, "http://localhost:8000")
     assert (found.otp_length, found.otp_ttl_seconds, found.otp_registration_ttl_seconds) == (6, 600, 900)
     assert (found.otp_max_attempts, found.otp_hourly_limit, found.otp_known_device_hourly_limit) == (5, 3, 3)
-    assert (found.otp_resend_cooldown_seconds, found.otp_ip_hourly_limit) == (60, 20)
+    assert (found.otp_resend_cooldown_seconds, found.otp_ip_hourly_limit) == (60, 300)
     assert (found.jwt_access_ttl_seconds, found.jwt_refresh_ttl_seconds) == (900, 604_800)
     assert (found.smtp_enabled, found.smtp_port, found.smtp_use_tls, found.smtp_timeout_seconds) == (
         False,

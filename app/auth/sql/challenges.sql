@@ -9,9 +9,10 @@ $$ SELECT coalesce(array_agg(s ORDER BY s), '{}') FROM unnest(p_sends) AS s WHER
 
 CREATE OR REPLACE FUNCTION fn.refuse(p_now timestamptz, p_tenant uuid, p_key bytea, p_reason text)
 RETURNS void LANGUAGE sql AS $$
-    INSERT INTO refusals AS r (tenant_id, recipient_key, reason, minute)
-    VALUES (p_tenant, p_key, p_reason, date_trunc('minute', p_now))
-    ON CONFLICT (tenant_id, recipient_key, reason, minute) DO UPDATE SET count = r.count + 1
+    INSERT INTO refusals AS r (tenant_id, recipient_key, reason, minute, first_at, last_at)
+    VALUES (p_tenant, p_key, p_reason, date_trunc('minute', p_now), p_now, p_now)
+    ON CONFLICT (tenant_id, recipient_key, reason, minute) DO UPDATE
+        SET count = r.count + 1, first_at = least(r.first_at, p_now), last_at = greatest(r.last_at, p_now)
 $$;
 
 -- Spends one send of a recipient in a lane, or says when the next one is free. The row lock of the upsert makes

@@ -58,6 +58,7 @@ BEGIN
         -- The usual hour is that of 14 days.
         ['activity', 'slot < $1 - interval ''15 days''', 'slot'],
         ['refusals', 'minute < $1 - interval ''30 days''', 'minute'],
+        ['door_refusals', 'hour < $1 - interval ''30 days''', 'hour'],
         ['sessions', 'expires_at < $1 - interval ''30 days''', 'expires_at'],
         ['devices', 'expires_at < $1', 'expires_at'],
         ['devices', 'revoked_at < $1 - interval ''30 days''', 'revoked_at']

@@ -4,6 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Index, SmallInteger, false, text
+from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.storage.models.base import EMPTY, Base, Expiring, FromClient, OfSubject, OfTenant, TenantRow
@@ -67,6 +68,24 @@ class Refusal(OfTenant, Base):
     reason: Mapped[str] = mapped_column(primary_key=True)
     minute: Mapped[datetime] = mapped_column(primary_key=True)
     count: Mapped[int] = mapped_column(server_default="1")
+    first_at: Mapped[datetime | None]
+    last_at: Mapped[datetime | None]
+
+
+class DoorRefusal(OfTenant, Base):
+    """What was refused before anybody was known: one counter per tenant or name, network, reason and hour."""
+
+    __tablename__ = "door_refusals"
+    __table_args__ = (Index("ix_door_refusals_hour", "hour", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, server_default=text("nextval('door_refusal_id')"))
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    network: Mapped[str] = mapped_column(INET, primary_key=True)
+    slug: Mapped[str] = mapped_column(primary_key=True, server_default="")
+    count: Mapped[int] = mapped_column(server_default="1")
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
 
 
 class SignInLink(TenantRow, OfSubject, Expiring, Base):
