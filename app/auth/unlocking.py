@@ -78,4 +78,3 @@ class Unlocking:
             return []
         addresses = [row["email"], row["phone_number"], "" if subject_id == tenant_id else None]
         return [door_key(self._ring, row["slug"], address) for address in addresses if address is not None]
-

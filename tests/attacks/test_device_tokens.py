@@ -129,7 +129,9 @@ STRANGERS: Final[dict[str, Callable[[Town], Awaitable[str]]]] = {
 }
 
 
-@pytest.mark.parametrize("more", [{}, {"purpose": "reset"}, {"password": "guess guess"}], ids=["code", "reset", "password"])
+@pytest.mark.parametrize(
+    "more", [{}, {"purpose": "reset"}, {"password": "guess guess"}], ids=["code", "reset", "password"]
+)
 @pytest.mark.parametrize("kind", STRANGERS)
 async def test_a_strangers_token_lifts_no_limit(town: Town, kind: str, more: dict[str, str]) -> None:
     """Whoever's it was: the address pays for every request, and once it has nothing left nothing happens any more."""
@@ -182,9 +184,7 @@ async def test_a_known_device_pays_for_itself(town: Town) -> None:
 async def test_only_the_device_that_asked_asks_again_behind_a_full_address(town: Town) -> None:
     """Another person's device may not have somebody's code sent anew where the address has nothing left."""
     ana, ben = await town.sign_in(ANA), await town.sign_in(BEN)
-    asked = await town.http.otp(
-        town.tenant.slug, "request", {"identifier": ANA}, headers={"X-Device-Token": ana}
-    )
+    asked = await town.http.otp(town.tenant.slug, "request", {"identifier": ANA}, headers={"X-Device-Token": ana})
     await town.left()
     town.clock.forward(seconds=61)
     body = {"challenge_id": asked.json()["challenge_id"]}
@@ -238,9 +238,7 @@ async def test_a_token_ends_with_its_device(ring: KeyRing, clock: Clock) -> None
 
 
 async def devices_of(town: Town, member: UUID) -> int:
-    return await count(
-        town.db, "SELECT count(*) FROM devices WHERE subject_id = $1 AND revoked_at IS NULL", member
-    )
+    return await count(town.db, "SELECT count(*) FROM devices WHERE subject_id = $1 AND revoked_at IS NULL", member)
 
 
 async def test_ten_devices_a_person(town: Town) -> None:

@@ -137,9 +137,7 @@ async def contact(db: Database, clock: Clock, tenant: SomeTenant) -> None:
 
 async def unproven(db: Database, clock: Clock, tenant: SomeTenant) -> None:
     """The first is a claim as long as no code proved it."""
-    await add_member(
-        db, clock(), tenant, email=EMAIL, phone_number=PHONE, must_verify=True, phone_verified_at=clock()
-    )
+    await add_member(db, clock(), tenant, email=EMAIL, phone_number=PHONE, must_verify=True, phone_verified_at=clock())
 
 
 async def suspended_tenant(db: Database, clock: Clock, tenant: SomeTenant) -> None:

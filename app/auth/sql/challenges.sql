@@ -166,6 +166,7 @@ DECLARE
     v_taken      boolean := false;
     v_hourly     integer;
     v_per_minute integer;
+    v_attempts   integer;
     v_used       integer;
     v_refusal    text;
 BEGIN
@@ -216,6 +217,7 @@ BEGIN
     v_hourly := least(CASE WHEN device_known THEN p_device_hourly ELSE p_hourly END,
                       (r.policy ->> 'hourly_limit')::integer);
     v_per_minute := least(p_hourly, (r.policy ->> 'per_minute_limit')::integer);
+    v_attempts := least(p_attempts, (r.policy ->> 'max_attempts')::integer);
     IF p_purpose = 'contact' THEN
         -- Nor does one member have codes sent to any number of addresses.
         SELECT * INTO v_claims FROM fn.spend_quota(p_now, r.tenant, uuid_send((p_claim ->> 'member')::uuid), 'contacts',
@@ -227,7 +229,8 @@ BEGIN
     IF v_refusal IS NULL THEN
         SELECT * INTO v_spent
         FROM fn.spend_code(p_now, r.tenant, v_person, CASE WHEN NOT p_disclose THEN p_door_key END, v_device.id,
-                           v_hourly, v_per_minute, NOT v_decoy OR v_taken);
+                           v_hourly, v_per_minute, v_attempts, greatest(p_length, (r.policy ->> 'code_length')::integer),
+                           NOT v_decoy OR v_taken);
         v_used := coalesce(v_used, v_spent.used);
         v_refusal := v_spent.refusal;
         retry_at := v_spent.retry_at;
@@ -262,7 +265,7 @@ BEGIN
         v_subject := coalesce((r.member).id, gen_random_uuid());
     END IF;
     asked_at := v_spent.spent_at;
-    code_length := greatest(p_length, (r.policy ->> 'code_length')::integer, v_spent.digits);
+    code_length := v_spent.digits;
     expires_at := asked_at + make_interval(secs => least(p_ttl, (r.policy ->> 'code_ttl_seconds')::integer));
     resend_at := asked_at
         + make_interval(secs => greatest(p_cooldown, (r.policy ->> 'resend_cooldown_seconds')::integer));
@@ -280,7 +283,7 @@ BEGIN
             v_subject, v_decoy, v_purpose, CASE WHEN p_proven IS NULL THEN '{}' ELSE ARRAY['password'] END,
             r.channel, p_asked, code_length, p_salt,
             CASE WHEN v_decoy THEN p_digest_decoy WHEN code_length = 8 THEN p_digest_8 ELSE p_digest_6 END,
-            p_key_id, least(p_attempts, (r.policy ->> 'max_attempts')::integer),
+            p_key_id, v_attempts,
             (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_locale,
             asked_at, asked_at, resend_at, expires_at);
     -- Whoever has the address already is told, in the place of the code.
@@ -388,7 +391,8 @@ BEGIN
                       (v_policy ->> 'hourly_limit')::integer);
     SELECT * INTO v_spent
     FROM fn.spend_code(p_now, v_tenant, c.recipient_key, CASE WHEN NOT p_disclose THEN c.door_key END, c.device_id,
-                       v_hourly, least(p_hourly, (v_policy ->> 'per_minute_limit')::integer), v_problem IS NULL);
+                       v_hourly, least(p_hourly, (v_policy ->> 'per_minute_limit')::integer), c.max_attempts,
+                       greatest(p_length, (v_policy ->> 'code_length')::integer), v_problem IS NULL);
     IF v_spent.refusal IS NOT NULL THEN
         PERFORM fn.refuse(p_now, v_tenant, c.recipient_key, v_spent.refusal);
         outcome := 'rate-limited';
@@ -400,7 +404,7 @@ BEGIN
     asked_at := v_spent.spent_at;
     v_problem := coalesce(v_problem, v_spent.withheld);
     v_channel := coalesce(v_channel, p_asked, c.channel);
-    code_length := greatest(p_length, (v_policy ->> 'code_length')::integer, v_spent.digits);
+    code_length := v_spent.digits;
     expires_at := asked_at + CASE c.purpose
         -- As long as the one before it: a registration has its own life.
         WHEN 'register' THEN c.expires_at - c.sent_at
@@ -490,7 +494,7 @@ BEGIN
     UPDATE challenges SET ended_at = p_now, end_reason = 'attempts', salt = NULL, digest = NULL
     WHERE tenant_id = p_tenant AND id = p_challenge AND ended_at IS NULL AND attempts >= max_attempts;
     SELECT * INTO c FROM challenges WHERE tenant_id = p_tenant AND id = p_challenge;
-    PERFORM fn.count_wrong_guess(p_now, p_tenant, c.recipient_key, c.door_key, c.lane);
+    PERFORM fn.count_wrong_guess(p_now, p_tenant, c.recipient_key, c.door_key, c.lane, c.code_length);
     PERFORM fn.write_audit(p_now, p_tenant, 'code.wrong', c.subject_kind, c.subject_id, p_challenge, p_client,
         jsonb_build_object('attempts_left', c.max_attempts - c.attempts));
 END $$;

@@ -192,7 +192,7 @@ CREATE OR REPLACE FUNCTION fn.fail_password(
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
-    PERFORM fn.count_wrong_guess(p_now, p_tenant, p_person, p_door, p_lane);
+    PERFORM fn.count_wrong_guess(p_now, p_tenant, p_person, p_door, p_lane, NULL);
     PERFORM fn.write_audit(p_now, p_tenant, 'password.wrong', p_subject_kind, p_subject, NULL, p_client, '{}');
 END $$;
 

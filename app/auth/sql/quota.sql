@@ -91,41 +91,47 @@ BEGIN
     WHERE tenant_id = p_tenant AND recipient_key = p_person AND lane = p_lane;
 END $$;
 
+-- How often six digits were guessed at a person today, and may yet be at what was sent in the last hour, in all lanes.
+CREATE OR REPLACE FUNCTION fn.exposed(p_now timestamptz, p_tenant uuid, p_person bytea, p_attempts integer)
+RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN coalesce(sum(cardinality(fn.recent(q.short_wrong, p_now, '1 day'))
+                        + p_attempts * cardinality(fn.recent(q.sends, p_now))), 0)
+    FROM quota q
+    WHERE q.tenant_id = p_tenant AND q.recipient_key = p_person AND q.lane IN ('', 'devices');
+END $$;
+
 -- Spends one code, of everything that counts for it or of nothing. `refusal` and `retry_at` are for the caller's eyes;
--- `withheld` is not: accept, and send nothing. p_real: there is something to send. `digits`: 8 where six are too few, see docs/security.md for the sum.
--- All known devices of a person together have twice what each has, and the second half of that in eight digits.
+-- `withheld` is not: accept, and send nothing. p_real: there is something to send. All known devices of a person
+-- together have twice what each has.
+-- `digits`: at least p_digits, and 8 where six are too few: for a stranger by what was guessed at the door, for a known
+-- device by what was guessed at the person. At most 60 guesses a day are at six digits, whatever the lanes and doors:
+-- with those at eight, 3,600 where an hour has 10 codes, a chance below 1e-4. Where a door says six all the same,
+-- nothing is sent. Whoever has set more than 10 an hour, which production refuses, has given that up.
 CREATE OR REPLACE FUNCTION fn.spend_code(
     p_now timestamptz, p_tenant uuid, p_person bytea, p_door bytea, p_device uuid, p_hourly integer,
-    p_per_minute integer, p_real boolean,
+    p_per_minute integer, p_attempts integer, p_digits integer, p_real boolean,
     OUT spent_at timestamptz, OUT retry_at timestamptz, OUT used integer, OUT refusal text, OUT withheld text,
     OUT digits integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_wrong   integer;
-    v_devices record;
-    v_unseen  record;
+    v_exposed boolean;
 BEGIN
     IF p_device IS NOT NULL THEN
-        SELECT * INTO v_devices
-        FROM fn.spend_quota(p_now, p_tenant, p_person, 'devices', NULL, 2 * p_hourly, 2 * p_hourly);
-        spent_at := v_devices.spent_at;
-        retry_at := v_devices.retry_at;
-        used := v_devices.used;
-        refusal := v_devices.refusal;
+        SELECT s.spent_at, s.retry_at, s.used, s.refusal INTO spent_at, retry_at, used, refusal
+        FROM fn.spend_quota(p_now, p_tenant, p_person, 'devices', NULL, 2 * p_hourly, 2 * p_hourly) AS s;
         IF refusal IS NOT NULL THEN
             RETURN;
         END IF;
         SELECT s.spent_at, s.retry_at, s.used, s.refusal INTO spent_at, retry_at, used, refusal
-        FROM fn.spend_quota(v_devices.spent_at, p_tenant, p_person, p_device::text, NULL, p_hourly, p_per_minute) AS s;
+        FROM fn.spend_quota(spent_at, p_tenant, p_person, p_device::text, NULL, p_hourly, p_per_minute) AS s;
         IF refusal IS NOT NULL THEN
             PERFORM fn.take_back_send(p_tenant, p_person, 'devices');
             RETURN;
         END IF;
         SELECT cardinality(fn.recent(q.wrong, spent_at, '1 day')) INTO v_wrong FROM quota q
         WHERE q.tenant_id = p_tenant AND q.recipient_key = p_person AND q.lane = '';
-        IF v_devices.used > p_hourly THEN
-            digits := 8;
-        END IF;
     ELSE
         SELECT s.spent_at, s.retry_at, s.used, s.wrong_today, s.refusal INTO spent_at, retry_at, used, v_wrong, refusal
         FROM fn.spend_quota(p_now, p_tenant, coalesce(p_door, p_person), '',
@@ -134,32 +140,42 @@ BEGIN
             RETURN;
         END IF;
         IF p_door IS NOT NULL THEN
-            SELECT * INTO v_unseen FROM fn.spend_unseen(spent_at, p_tenant, p_person, p_hourly, p_per_minute,
-                                                      p_real);
-            spent_at := v_unseen.spent_at;
-            used := v_unseen.used;
-            withheld := v_unseen.withheld;
+            SELECT s.spent_at, s.used, s.withheld INTO spent_at, used, withheld
+            FROM fn.spend_unseen(spent_at, p_tenant, p_person, p_hourly, p_per_minute, p_real) AS s;
         END IF;
     END IF;
-    digits := greatest(digits, fn.length_under_attack(spent_at, p_tenant, p_device, v_wrong));
+    digits := greatest(p_digits, fn.length_under_attack(spent_at, p_tenant, p_device, v_wrong));
+    v_exposed := p_hourly <= 10 AND fn.exposed(spent_at, p_tenant, p_person, p_attempts) > 60;
+    IF v_exposed AND digits < 8 THEN
+        IF p_door IS NULL THEN
+            digits := 8;
+        ELSIF p_real AND withheld IS NULL THEN
+            withheld := 'recipient-guessed';
+            PERFORM fn.take_back_send(p_tenant, p_person, '');
+        END IF;
+    END IF;
 END $$;
 
--- Counts a wrong code or password at the door and at the person, whichever lane it came by: both are the day's. Those
--- of strangers lock after too many in a row: 15 minutes, doubled each time up to a day.
+-- Counts a wrong code of so many digits, or a password (NULL), at the door and at the person, whichever lane it came by:
+-- both are the day's. Those of strangers lock after too many in a row: 15 minutes, doubled each time up to a day.
 CREATE OR REPLACE FUNCTION fn.count_wrong_guess(
-    p_now timestamptz, p_tenant uuid, p_person bytea, p_door bytea, p_lane text
+    p_now timestamptz, p_tenant uuid, p_person bytea, p_door bytea, p_lane text, p_digits integer
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_limit integer := least(100, (SELECT (policy ->> 'lock_after_failures')::integer FROM tenants WHERE id = p_tenant));
     v_more  integer := CASE WHEN p_lane = '' THEN 1 ELSE 0 END;
+    v_short timestamptz[] := CASE WHEN p_digits < 8 THEN ARRAY[p_now] ELSE '{}' END;
     v_key   bytea;
 BEGIN
     FOREACH v_key IN ARRAY ARRAY[p_door, p_person] LOOP
         CONTINUE WHEN v_key IS NULL;
-        INSERT INTO quota AS q (tenant_id, recipient_key, lane, person_key, sends, seen_at, wrong, failures)
-        VALUES (p_tenant, v_key, '', CASE WHEN v_key = p_door THEN p_person END, '{}', p_now, ARRAY[p_now], v_more)
+        INSERT INTO quota AS q (tenant_id, recipient_key, lane, person_key, sends, seen_at, wrong, short_wrong,
+                                failures)
+        VALUES (p_tenant, v_key, '', CASE WHEN v_key = p_door THEN p_person END, '{}', p_now, ARRAY[p_now], v_short,
+                v_more)
         ON CONFLICT (tenant_id, recipient_key, lane) DO UPDATE SET
             wrong = fn.recent(q.wrong, greatest(p_now, q.seen_at), '1 day') || p_now,
+            short_wrong = fn.recent(q.short_wrong, greatest(p_now, q.seen_at), '1 day') || v_short,
             failures = CASE WHEN q.failures + v_more >= v_limit THEN 0 ELSE q.failures + v_more END,
             strikes = CASE WHEN q.failures + v_more >= v_limit THEN q.strikes + 1 ELSE q.strikes END,
             locked_until = CASE WHEN q.failures + v_more >= v_limit

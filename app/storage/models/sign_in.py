@@ -58,6 +58,7 @@ class Quota(OfTenant, Base):
     password_tries: Mapped[list[datetime]] = mapped_column(server_default=EMPTY)
     person_key: Mapped[bytes | None]
     admitted: Mapped[bool] = mapped_column(server_default=true())
+    short_wrong: Mapped[list[datetime]] = mapped_column(server_default=EMPTY)
 
 
 class Refusal(OfTenant, Base):
