@@ -13,8 +13,11 @@ import httpx
 import pytest
 from argon2 import PasswordHasher
 
+from app.audit.log import Actor, Client
 from app.auth import passwords
+from app.auth.unlocking import Unlocking
 from app.keys import KeyRing
+from app.members.service import Members
 from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
@@ -34,7 +37,7 @@ _MESSAGES: Final = (
 
 
 @dataclass
-class Actor:
+class Asker:
     """Somebody who asks at the door of one tenant in every way there is, and writes down what could tell."""
 
     http: Http
@@ -85,7 +88,7 @@ class Actor:
         await self.post(f"/api/v1/tenants/{self.slug}/otp/resend", {"challenge_id": self.challenge})
 
 
-Way = Callable[[Actor, str], Awaitable[None]]
+Way = Callable[[Asker, str], Awaitable[None]]
 
 
 def spelled(address: str) -> str:
@@ -186,7 +189,7 @@ async def test_every_pair_of_ways_answers_alike(
         for number, (kind, (people, most)) in enumerate(KINDS.items()):
             clock.now = began
             tenant = await add_tenant(db, clock(), slug=f"slug-{run}-{number}", policy=policy)
-            actor = Actor(http, clock, tenant.slug)
+            actor = Asker(http, clock, tenant.slug)
             for name in ("eve", "bob"):
                 await add_member(db, clock(), tenant, email=f"{name}@home.example", name="Eve")
                 actor.claimants.append(await tokens_of(http, db, ring, tenant.slug, f"{name}@home.example"))
@@ -217,3 +220,88 @@ async def test_every_pair_of_ways_answers_alike(
             # Nobody is signed in at a suspended tenant.
             if kind != "suspended tenant" or "change of address" not in here:
                 assert here == there, (kind, here[:2])
+
+
+async def ask(http: Http, slug: str, identifier: str | None, **more: str) -> int:
+    body = {"identifier": identifier, **more} if identifier else more
+    return (await http.otp(slug, "request", body)).status_code
+
+
+@pytest.mark.parametrize("policy", [{}, {"require_contact": True}], ids=["slug is enough", "contact must be named"])
+async def test_a_guessed_contact_is_not_confirmed(
+    settings: Settings, clock: Clock, db: Database, policy: dict[str, Any]
+) -> None:
+    """After the slug alone, by every purpose, the right contact answers as a wrong one; where it must be named, the
+    slug alone uses nothing up and the contact still gets its code.
+    """
+    tenant = await add_tenant(db, clock(), email=EMAIL, phone_number=PHONE, policy=policy)
+    names = [EMAIL, "eve@home.example"], [PHONE, "+447700900778"]
+    async with serve(settings, clock) as http:
+        assert [await ask(http, tenant.slug, None) for _ in range(4)] == [202, 202, 202, 429]
+        sent = await count(db, _MESSAGES, tenant.id, clock())
+        assert sent == (0 if policy else 3)
+        for right, other in names:
+            for purpose in ("sign_in", "reset"):
+                answers = [await ask(http, tenant.slug, name, purpose=purpose) for name in (right, other)]
+                assert answers == [202, 202], purpose
+        for right, other in names:
+            both = [[await ask(http, tenant.slug, name) for _ in range(3)] for name in (right, other)]
+            assert both[0] == both[1] == [202, 429, 429]
+    assert await count(db, _MESSAGES, tenant.id, clock()) == (2 if policy else 3)
+
+
+@pytest.mark.parametrize("subject", ["tenant", "member", "invited"])
+async def test_unlocking_clears_every_door_and_lane(
+    settings: Settings, clock: Clock, db: Database, ring: KeyRing, subject: str
+) -> None:
+    """Codes and wrong codes, at both addresses and by the slug, also from before the person was here: nothing of it is
+    left, and the next code comes at once.
+    """
+    tenant = await add_tenant(db, clock(), policy={"lock_after_failures": 5})
+    async with serve(settings, clock, sms_enabled=True, sms_provider=("console",)) as http:
+        for name in (EMAIL, PHONE):
+            for _ in range(4):
+                await ask(http, tenant.slug, name)
+        member_id = None
+        if subject == "tenant":
+            await contact(db, clock, tenant)
+            for _ in range(4):
+                await ask(http, tenant.slug, None)
+        else:
+            status = "active" if subject == "member" else "pending"
+            member_id = await add_member(db, clock(), tenant, email=EMAIL, phone_number=PHONE, status=status)
+        who = member_id or tenant.id
+        unlocking = Unlocking(db, ring, clock)
+        assert len((await unlocking.standing(tenant.id, who)).sends) == 3
+        assert await ask(http, tenant.slug, EMAIL) == 429
+        assert await unlocking.unlock(tenant.id, member_id, actor=Actor("operator"), client=Client("cli"))
+        assert await count(db, "SELECT count(*) FROM quota WHERE tenant_id = $1", tenant.id) == 0
+
+        actor = Asker(http, clock, tenant.slug)
+        await actor.guess(EMAIL)
+        assert await ask(http, tenant.slug, EMAIL) == 429
+        standing = await unlocking.standing(tenant.id, who)
+        assert (standing.wrong_today, standing.locked_until is not None) == (5, True)
+        assert await unlocking.unlock(tenant.id, member_id, actor=Actor("operator"), client=Client("cli"))
+        before = await count(db, _MESSAGES, tenant.id, clock())
+        assert [await ask(http, tenant.slug, name) for name in (EMAIL, PHONE)] == [202, 202]
+        sent = await count(db, _MESSAGES, tenant.id, clock()) - before
+        assert sent == (0 if subject == "invited" else 2)
+
+
+async def test_nothing_of_an_erased_members_quota_is_left(
+    settings: Settings, clock: Clock, db: Database, ring: KeyRing
+) -> None:
+    """Under no address they were asked for at, no device and no claim."""
+    tenant = await add_tenant(db, clock())
+    member_id = await add_member(db, clock(), tenant, email=EMAIL, phone_number=PHONE)
+    async with serve(settings, clock, sms_enabled=True, sms_provider=("console",)) as http:
+        token = await tokens_of(http, db, ring, tenant.slug, EMAIL)
+        await ask(http, tenant.slug, PHONE)
+        await http.auth("PUT", "contacts", token, json={"email": "new@home.example"})
+        await ask(http, tenant.slug, "eve@home.example")
+        quota = "SELECT count(*) FROM quota WHERE tenant_id = $1"
+        assert await count(db, quota, tenant.id) == 4 + 2 + 2
+        await Members(db, settings, clock).erase(tenant.slug, member_id, actor=Actor("operator"), client=Client("cli"))
+    # What was typed of others': the address that was claimed, and Eve's.
+    assert await count(db, quota, tenant.id) == 2 + 2

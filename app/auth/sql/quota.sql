@@ -130,8 +130,9 @@ BEGIN
             PERFORM fn.take_back_send(p_tenant, p_person, 'devices');
             RETURN;
         END IF;
+        -- Held, so that a stranger's code of the same moment is not overlooked below.
         SELECT cardinality(fn.recent(q.wrong, spent_at, '1 day')) INTO v_wrong FROM quota q
-        WHERE q.tenant_id = p_tenant AND q.recipient_key = p_person AND q.lane = '';
+        WHERE q.tenant_id = p_tenant AND q.recipient_key = p_person AND q.lane = '' FOR NO KEY UPDATE;
     ELSE
         SELECT s.spent_at, s.retry_at, s.used, s.wrong_today, s.refusal INTO spent_at, retry_at, used, v_wrong, refusal
         FROM fn.spend_quota(p_now, p_tenant, coalesce(p_door, p_person), '',
