@@ -54,7 +54,7 @@ class Desk:
             admins=Admins(core.db, core.clock),
             tenant_sessions=TenantSessions(core.db, core.clock),
             admin_sessions=AdminSessions(core.db, core.clock),
-            unlocking=Unlocking(core.db, core.clock),
+            unlocking=Unlocking(core.db, core.ring, core.clock),
             links=Links(core.db, core.sessions, core.clock),
             marks=Marks(core.db, core.clock),
             idempotency=Idempotency(core.db, core.ring, core.clock),

@@ -55,7 +55,7 @@ async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
     # What another process has just changed is shown at once.
     member = await core.own_account.member(session) if session.subject.kind == "member" else None
     cursor = request.query_params.get("before")
-    known = read_device_token(core.ring, slug, device_token(request, slug))
+    known = read_device_token(core.ring, slug, device_token(request, slug), core.clock())
     # One more than is shown tells whether there is another page.
     found = await core.sessions.events(session, before=read_cursor(cursor) if cursor else None, limit=_ENTRIES + 1)
     return await TENANT.page(

@@ -105,6 +105,9 @@ _WITHHELD: Final = {
     "registration-closed": "nobody can register here by themselves",
     "address-taken": "the address is another member's, who was told",
     "identifier-missing": "the contact has to be named here, and wasn't",
+    "recipient-limited": "the codes of this hour were used up, by another address or without naming one",
+    "recipient-guessed": "too many wrong codes were entered today, by another address or a known device",
+    "recipient-locked": "locked after too many wrong codes, by another address or without naming one",
 }
 _REFUSED: Final = {
     "hourly": "Not sent: the codes of this hour were used up",

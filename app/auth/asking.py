@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.keys import KeyRing, keyed_hash
 from app.storage import SYSTEM_SLUG
 from app.tenants.rules import check_slug, normalise_email, normalise_phone
 
@@ -52,6 +53,11 @@ class Wish:
     proven: str | None = field(default=None, repr=False)
     claim: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     or_none: bool = False
+
+
+def door_key(ring: KeyRing, slug: str, address: str) -> bytes:
+    """Names what counts for an address, whoever has it, without keeping it; the empty one is the slug's alone."""
+    return keyed_hash(ring.current.recipient, "door", slug.encode(), address.encode())
 
 
 def read_identifier(identifier: str | None) -> tuple[str | None, str | None]:

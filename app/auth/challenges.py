@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 from app.audit.log import Client
 from app.auth import codes
-from app.auth.asking import Issued, Realm, Wish, read_identifier
+from app.auth.asking import Issued, Realm, Wish, door_key, read_identifier
 from app.auth.credentials import SessionKind
 from app.auth.devices import KnownDevice, read_device_token
-from app.auth.limits import AddressLimiter
+from app.auth.limits import AddressLimiter, Admission
 from app.auth.sessions import Sessions
 from app.auth.signing_in import Outcome
 from app.auth.standing import Status, concealed_state, disclosed_state, ended, refusal, seconds_until
@@ -20,12 +20,14 @@ from app.keys import KeyRing, keyed_hash
 from app.settings import Settings
 from app.storage.db import Database, Row
 
-_REQUEST: Final = f"SELECT * FROM fn.request_code({', '.join(f'${n}' for n in range(1, 29))})"
-_OPEN: Final = "SELECT * FROM fn.open_challenge($1, $2, $3, $4)"
+_REQUEST: Final = f"SELECT * FROM fn.request_code({', '.join(f'${n}' for n in range(1, 31))})"
+_OPEN: Final = "SELECT * FROM fn.open_challenge($1, $2, $3, $4, $5)"
 _RESEND: Final = f"SELECT * FROM fn.resend_code({', '.join(f'${n}' for n in range(1, 21))})"
 _COUNT: Final = "SELECT * FROM fn.count_attempt($1, $2, $3, $4)"
 _FAIL: Final = "SELECT fn.fail_attempt($1, $2, $3, $4)"
 _STATUS: Final = "SELECT * FROM fn.challenge_status($1, $2, $3, $4)"
+# Whose address has paid.
+_PAID: Final = Admission()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +80,29 @@ class Challenges:
         `TenantSuspended`, `ContactMissing`, `ChannelUnavailable`: everyone else gets a decoy for those.
         """
         wish = Wish(*read_identifier(identifier), channel=channel, locale=locale, disclose=disclose)
-        device = read_device_token(self._ring, realm.slug, device_token)
-        await self.admit(client, device)
-        issued = await self.issue(realm, wish, client, device)
+        device = read_device_token(self._ring, realm.slug, device_token, self._clock())
+        admission = await self.admit(client, device)
+        issued = await self.issue(realm, wish, client, device, admission)
         assert issued is not None  # noqa: S101 - nothing else was allowed for
         return issued
 
-    async def admit(self, client: Client, device: KnownDevice | None = None) -> None:
+    async def admit(self, client: Client, device: KnownDevice | None = None) -> Admission:
         """Spends one of what an address, or a known device, may ask for in an hour. Raises `RateLimited`."""
-        await self._limiter.spend(self._clock(), client.limited_by, device.device_id if device else None)
+        return await self._limiter.admit(self._clock(), client.limited_by, device.device_id if device else None)
 
-    async def issue(self, realm: Realm, wish: Wish, client: Client, device: KnownDevice | None) -> Issued | None:
+    async def issue(
+        self,
+        realm: Realm,
+        wish: Wish,
+        client: Client,
+        device: KnownDevice | None = None,
+        admission: Admission = _PAID,
+    ) -> Issued | None:
         """Sends the code that is wished for; None where none is needed and the wish allows for that.
 
-        One round trip. The caller has called `admit`. Raises what `request` does, for a registration `InvalidRequest`
-        where it has to come with a password, and with `disclose` `Forbidden` and `AlreadyExists` for claims.
+        One round trip. The `admission` comes from `admit` and is settled here, unless the caller has settled it. Raises
+        what `request` does, for a registration `InvalidRequest` where it has to come with a password, and with
+        `disclose` `Forbidden` and `AlreadyExists` for claims.
         """
         now = self._clock()
         challenge_id = codes.new_challenge_id()
@@ -128,7 +138,10 @@ class Challenges:
             wish.purpose,
             wish.proven,
             {**wish.claim, "always": not wish.or_none},
+            self.door_key(realm, wish.email or wish.phone or ""),
+            admission.known_only,
         )
+        await admission.settle(known=row["device_known"])
         if row["outcome"] == "no-code-needed":
             return None
         return self._issued(row, challenge_id, now)
@@ -151,8 +164,12 @@ class Challenges:
         """
         identity = self._parse_id(challenge_id)
         now = self._clock()
-        await self.admit(client, read_device_token(self._ring, realm.slug, device_token))
-        opened = await self._db.one(_OPEN, now, realm.slug, self.stand_in(realm), identity)
+        device = read_device_token(self._ring, realm.slug, device_token, now)
+        admission = await self.admit(client, device)
+        opened = await self._db.one(
+            _OPEN, now, realm.slug, self.stand_in(realm), identity, device.device_id if device else None
+        )
+        await admission.settle(known=opened["device_known"])
         if opened["outcome"] != "open":
             raise ended(opened["outcome"], opened["expires_at"], now)
         generation = opened["generation"]
@@ -244,7 +261,7 @@ class Challenges:
         row = await self._db.one(_STATUS, now, realm.slug, self.stand_in(realm), self._parse_id(challenge_id))
         if not row["known"]:
             raise CodeExpired
-        device = read_device_token(self._ring, realm.slug, device_token)
+        device = read_device_token(self._ring, realm.slug, device_token, now)
         known = device is not None and row["device_id"] == device.device_id
         if (disclose or known) and not row["decoy"]:
             state = disclosed_state(now, row["expires_at"], row["end_reason"], row["outbox_state"])
@@ -277,6 +294,10 @@ class Challenges:
     def recipient_key(self, realm: Realm, identifier: str) -> bytes:
         """Names a stranger's quota without keeping what was typed."""
         return keyed_hash(self._ring.current.recipient, "recipient", realm.slug.encode(), identifier.encode())
+
+    def door_key(self, realm: Realm, identifier: str) -> bytes:
+        """Names the quota of an address, whoever has it."""
+        return door_key(self._ring, realm.slug, identifier)
 
     def _parse_id(self, challenge_id: str) -> UUID:
         """Any string is looked up, so that a malformed id costs and answers what an unknown one does."""

@@ -11,6 +11,7 @@ from app.auth.asking import Issued, Realm, Wish, read_identifier
 from app.auth.challenges import Challenges
 from app.auth.credentials import MfaToken, SessionKind
 from app.auth.devices import KnownDevice, read_device_token
+from app.auth.limits import Admission
 from app.auth.passwords import Passwords, check_new
 from app.auth.sessions import Sessions
 from app.auth.signing_in import Outcome
@@ -21,9 +22,9 @@ from app.settings import Settings
 from app.storage.db import Database
 from app.tenants.rules import check_name, normalise_email, normalise_phone
 
-_TRY: Final = "SELECT * FROM fn.try_password($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-_FAIL: Final = "SELECT fn.fail_password($1, $2, $3, $4, $5, $6, $7)"
-_WITHOUT_CODE: Final = f"SELECT * FROM fn.sign_in_without_code({', '.join(f'${n}' for n in range(1, 19))})"
+_TRY: Final = "SELECT * FROM fn.try_password($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_FAIL: Final = "SELECT fn.fail_password($1, $2, $3, $4, $5, $6, $7, $8)"
+_WITHOUT_CODE: Final = f"SELECT * FROM fn.sign_in_without_code({', '.join(f'${n}' for n in range(1, 20))})"
 _PROVEN: Final = f"SELECT * FROM fn.register_proven({', '.join(f'${n}' for n in range(1, 16))})"
 
 _DOCUMENT_LENGTH: Final = 200
@@ -90,15 +91,16 @@ class Entrance:
         without one, and for nobody, after the same work.
         """
         email, phone = read_identifier(identifier)
-        device = read_device_token(self._ring, realm.slug, device_token)
+        device = read_device_token(self._ring, realm.slug, device_token, self._clock())
         if password is not None and identifier is None:
             raise InvalidRequest(FieldError("/identifier", "A password needs the email address or phone number."))
         if password is not None and purpose == "reset":
             raise InvalidRequest(FieldError("/password", "Whoever has forgotten the password leaves it out."))
-        await self._challenges.admit(client, device)
+        admission = await self._challenges.admit(client, device)
         right = None
         if password is not None:
-            right = await self._check_password(realm, email, phone, password, client, device)
+            right = await self._check_password(realm, email, phone, password, client, device, admission)
+            admission = Admission(admission.full)  # settled
         wish = Wish(
             email,
             phone,
@@ -109,7 +111,7 @@ class Entrance:
             proven=right.hash if right else None,
             or_none=purpose == "sign_in" and (right is not None or device is not None),
         )
-        issued = await self._challenges.issue(realm, wish, client, device)
+        issued = await self._challenges.issue(realm, wish, client, device, admission)
         if issued is not None:
             return issued
         tenant_id = right.tenant_id if right else device.tenant_id if device else None
@@ -119,6 +121,7 @@ class Entrance:
             self._challenges.stand_in(realm),
             email,
             phone,
+            self._challenges.door_key(realm, email or phone or ""),
             device.device_id if device else None,
             wish.proven,
         )
@@ -162,7 +165,7 @@ class Entrance:
                 raise CodeExpired("This registration has expired, or somebody else has the address. Start again.")
             return outcome
         wish = Wish(email, None if email else phone, locale=locale, disclose=disclose, purpose="register", claim=claim)
-        issued = await self._challenges.issue(realm, wish, client, None)
+        issued = await self._challenges.issue(realm, wish, client)
         assert issued is not None  # noqa: S101 - a registration always needs its code
         return issued
 
@@ -174,8 +177,10 @@ class Entrance:
         password: str,
         client: Client,
         device: KnownDevice | None,
+        admission: Admission,
     ) -> _RightPassword:
         now = self._clock()
+        door = self._challenges.door_key(realm, email or phone or "")
         # First, so that nobody's tries are spent on a password that isn't compared.
         with self._passwords.place():
             row = await self._db.row(
@@ -189,8 +194,11 @@ class Entrance:
                 device.device_id if device else None,
                 self._settings.otp_max_attempts,
                 self._settings.otp_hourly_limit,
+                door,
+                admission.known_only,
             )
             assert row is not None  # noqa: S101 - the function always returns one row
+            await admission.settle(known=row["device_known"])
             if row["outcome"] == "limited":
                 raise RateLimited(
                     seconds_until(row["retry_at"], now), detail="Too many passwords were tried. Wait and try again."
@@ -205,6 +213,7 @@ class Entrance:
             row["subject_kind"],
             row["subject"],
             row["quota_key"],
+            door,
             row["quota_lane"],
             client.as_json(),
         )

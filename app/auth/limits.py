@@ -7,8 +7,10 @@ itself and admits its share. What must be exact, the quota of a recipient, is th
 
 import ipaddress
 from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 from uuid import UUID
 
@@ -23,6 +25,8 @@ _HOUR: Final = 3600
 _PARTS: Final = 60
 # Addresses remembered while Valkey is away; the one not seen for longest is forgotten first.
 _REMEMBERED: Final = 50_000
+# How many times the limit an address that has nothing left may ask with devices that turn out to be strangers'.
+_BESIDE: Final = 10
 
 # Why it is refused, for somebody who did nothing: they share an address with all of their office.
 _TOO_MANY_CODES: Final = (
@@ -60,6 +64,14 @@ for _, entry in ipairs(parts) do
 end
 return 60 * span
 """
+# KEYS[1] as above; ARGV: the moment it was taken at, seconds of a part. A count that is gone stays gone.
+_GIVE_BACK: Final = """
+local this = math.floor(tonumber(ARGV[1]) / tonumber(ARGV[2]))
+if redis.call('HEXISTS', KEYS[1], this) == 1 and redis.call('HINCRBY', KEYS[1], this, -1) <= 0 then
+    redis.call('HDEL', KEYS[1], this)
+end
+return 0
+"""
 
 
 @lru_cache(4096)
@@ -86,11 +98,21 @@ class Counted:
         """Spends one; or nothing, and says how many seconds to wait. While Valkey is away each process admits its share
         of the limit.
         """
-        key = f"gatehouse:{self._name}:{{{who}}}"
         try:
-            return int(await self._accelerator.script(_SCRIPT, [key], [moment, self._limit, self._part]))
+            return int(await self._accelerator.script(_SCRIPT, [self._key(who)], [moment, self._limit, self._part]))
         except AcceleratorDown:
             return self._spend_here(who, moment)
+
+    async def give_back(self, who: str, moment: float) -> None:
+        """Takes back what was spent at a moment."""
+        try:
+            await self._accelerator.script(_GIVE_BACK, [self._key(who)], [moment, self._part])
+        except AcceleratorDown:
+            if self._spent.get(who):
+                self._spent[who].pop()
+
+    def _key(self, who: str) -> str:
+        return f"gatehouse:{self._name}:{{{who}}}"
 
     def _spend_here(self, who: str, moment: float) -> int:
         window = self._part * (_PARTS + 1)
@@ -106,18 +128,45 @@ class Counted:
         return 0
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who pays for a call: its address, until the database has found that its device is known there.
+
+    `full` is the refusal of an address that has nothing left: the call goes on for a known device and nobody else.
+    """
+
+    full: RateLimited | None = None
+    _give_back: Callable[[], Awaitable[None]] | None = None
+
+    @property
+    def known_only(self) -> bool:
+        """Whether nobody but a device of the person who is asked for may go on."""
+        return self.full is not None
+
+    async def settle(self, *, known: bool) -> None:
+        """Lets a known device pay instead of its address. Raises `RateLimited` for everybody else behind a full one.
+
+        To be called once, with what the database says.
+        """
+        if known and self._give_back is not None:
+            await self._give_back()
+        if self.full is not None and not known:
+            raise self.full
+
+
 class AddressLimiter:
     """Spends one of an address's codes of the hour, or says when the next one is free."""
 
     def __init__(self, accelerator: Accelerator, *, limit: int, processes: int) -> None:
         self._codes = Counted(accelerator, "limit", limit=limit, seconds=_HOUR, processes=processes)
+        self._beside = Counted(accelerator, "beside", limit=_BESIDE * limit, seconds=_HOUR, processes=processes)
 
     async def spend(self, now: datetime, address: str | None, device: UUID | None = None) -> None:
         """Raises `RateLimited`.
 
-        A known device is counted by itself, not by its address: whoever shares the address with a stranger is not
-        kept out by them. A call without an address is not limited: it comes from this machine's own command line, or
-        from a server that calls for many with an API key, which has a limit of its own.
+        A device that is known to be the caller's own is counted by itself, not by its address: whoever shares the
+        address with a stranger is not kept out by them. A call without an address is not limited: it comes from this
+        machine's own command line, or from a server that calls for many with an API key, which has a limit of its own.
         """
         if device is not None:
             who = f"device:{device}"
@@ -125,6 +174,28 @@ class AddressLimiter:
             who = f"ip:{network_of(address)}"
         else:
             return
-        wait = await self._codes.spend(who, now.timestamp())
-        if wait:
-            raise RateLimited(wait, policy=ADDRESS, detail=_TOO_MANY_CODES)
+        if wait := await self._codes.spend(who, now.timestamp()):
+            raise _refusal(wait)
+
+    async def admit(self, now: datetime, address: str | None, device: UUID | None) -> Admission:
+        """The same for a device whose token is ours, before the database says whether it is known where it asks.
+
+        Both the device and the address are spent, and the address gets its own back from `Admission.settle`. Behind
+        an address that has nothing left such a device may still ask, as long as the device itself has something left
+        and few of those who tried that were strangers after all.
+        """
+        moment = now.timestamp()
+        if device is None or address is None or await self._codes.spend(f"device:{device}", moment):
+            await self.spend(now, address)
+            return Admission()
+        who = f"ip:{network_of(address)}"
+        if not (wait := await self._codes.spend(who, moment)):
+            return Admission(None, partial(self._codes.give_back, who, moment))
+        full = _refusal(wait)
+        if await self._beside.spend(who, moment):
+            raise full
+        return Admission(full, partial(self._beside.give_back, who, moment))
+
+
+def _refusal(wait: int) -> RateLimited:
+    return RateLimited(wait, policy=ADDRESS, detail=_TOO_MANY_CODES)

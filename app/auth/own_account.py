@@ -100,7 +100,7 @@ class OwnAccount:
             claim={"member": str(session.subject.id)},
         )
         await self._challenges.admit(client)
-        issued = await self._challenges.issue(Realm.of(session.tenant_slug), wish, client, None)
+        issued = await self._challenges.issue(Realm.of(session.tenant_slug), wish, client)
         assert issued is not None  # noqa: S101 - a claim always needs its code
         return issued
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Self, TypeAlias
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from app.audit.log import Client
 from app.auth.credentials import MfaToken, SessionKind, new_cookie
 from app.auth.devices import LIFETIME as DEVICE_LIFETIME
-from app.auth.devices import device_token
+from app.auth.devices import device_token, new_device_id
 from app.auth.passwords import password_wanted
 from app.auth.tokens import RefreshToken, sign_access, token_hash
 from app.keys import KeyRing
@@ -92,7 +92,9 @@ class Fresh:
     half: MfaToken
 
     @classmethod
-    def new(cls, ring: KeyRing, tenant_id: UUID, kind: SessionKind, device_id: UUID | None = None) -> Self:
+    def new(
+        cls, ring: KeyRing, now: datetime, tenant_id: UUID, kind: SessionKind, device_id: UUID | None = None
+    ) -> Self:
         """All of it new and random; a device that is known already keeps its id."""
         session_id = UUID(bytes=secrets.token_bytes(16))
         return cls(
@@ -101,7 +103,7 @@ class Fresh:
             kind,
             RefreshToken.first(ring.current, tenant_id, session_id) if kind == "api" else None,
             new_cookie(tenant_id, session_id) if kind == "browser" else None,
-            device_id or uuid4(),
+            device_id or new_device_id(now),
             MfaToken.new(tenant_id, session_id),
         )
 
@@ -141,7 +143,7 @@ class SignIns:
         the policy lets it, once the sign-in is complete: behind a half sign-in that is the second step. One round trip.
         """
         known: UUID | None = counted["device_id"]
-        fresh = Fresh.new(self._ring, counted["tenant"], kind, known)
+        fresh = Fresh.new(self._ring, now, counted["tenant"], kind, known)
         row = await self._db.row(
             _COMPLETE,
             now,
@@ -168,7 +170,7 @@ class SignIns:
         self, now: datetime, tenant_id: UUID, link_id: UUID, secret_hash: bytes, client: Client
     ) -> Outcome | None:
         """Uses a sign-in link up and begins a browser session; None when the link is used, over or unknown."""
-        fresh = Fresh.new(self._ring, tenant_id, "browser")
+        fresh = Fresh.new(self._ring, now, tenant_id, "browser")
         row = await self._db.row(
             _USE_LINK,
             now,
@@ -195,7 +197,7 @@ class SignIns:
 
         Raises `InvalidRequest` where a password is missing among it.
         """
-        fresh = Fresh.new(self._ring, tenant_id, kind)
+        fresh = Fresh.new(self._ring, now, tenant_id, kind)
         row = await self._db.row(
             sql,
             now,

@@ -127,7 +127,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             Tenants(db, settings, now, wake_worker),
             Members(db, settings, now, wake_worker),
             TenantFiles(db, settings, now, wake_worker),
-            Unlocking(db, now),
+            Unlocking(db, ring, now),
             Marks(db, now),
             Admins(db, now),
             ApiKeys(db, now),

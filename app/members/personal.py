@@ -57,7 +57,8 @@ _ERASE: Final = (
     f"DELETE FROM devices WHERE {_OWNED}",
     f"DELETE FROM factors WHERE {_OWNED}",
     f"DELETE FROM backup_codes WHERE {_OWNED}",
-    "DELETE FROM quota WHERE tenant_id = $1 AND recipient_key = uuid_send($2)",
+    # Of the person, and of addresses they were asked for at (quota.sql).
+    "DELETE FROM quota WHERE tenant_id = $1 AND (recipient_key = uuid_send($2) OR person_key = uuid_send($2))",
     f"DELETE FROM consents WHERE {_OF_MEMBER}",
     "DELETE FROM members WHERE tenant_id = $1 AND id = $2",
 )

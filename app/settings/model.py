@@ -172,7 +172,8 @@ class Settings:
     otp_known_device_hourly_limit: int = setting(
         whole(1, 1000),
         3,
-        f"The same for each device that has signed in before; in production at most {MOST_CODES_AN_HOUR}.",
+        "The same for each device that has signed in before, and twice as many for all of a recipient's together; "
+        f"in production at most {MOST_CODES_AN_HOUR}.",
     )
     otp_resend_cooldown_seconds: int = setting(whole(0, 300), 60, "Seconds between two codes of one challenge.")
     otp_ip_hourly_limit: int = setting(

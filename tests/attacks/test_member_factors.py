@@ -131,15 +131,19 @@ async def test_a_proven_address_makes_one_member(house: House) -> None:
 
 
 async def test_guesses_by_every_name_share_one_limit(house: House) -> None:
-    """Passwords tried by email and by phone, however they are spelled, are those of one member."""
+    """Passwords tried by email and by phone, however they are spelled, are those of one member: after 15 in the hour the
+    right one is worth nothing by the other address either. That both are one member's shows in nothing.
+    """
     member = await add_member(house.db, house.clock(), house.tenant, email=EMAIL, phone_number="+447700900777")
     await with_password(house.http, house.db, member)
-    names = [EMAIL, EMAIL.upper(), "+447700900777", "+44 7700 900 777"]
-    answers = []
-    for _ in range(2):
-        answers += await at_once(*(house.request(names[n % 4], password="guess guess") for n in range(20)))
+    names = [EMAIL, EMAIL.upper()]
+    answers = await at_once(*(house.request(names[n % 2], password="guess guess") for n in range(20)))
     assert [a.status_code for a in answers].count(401) == 15
     assert {a.status_code for a in answers} == {401, 429}
+    for name in ("+447700900777", "+44 7700 900 777", "+447700900778"):
+        assert (await house.request(name, password=PASSWORD)).status_code == 401
+    house.clock.forward(hours=1, seconds=1)
+    assert (await house.request("+447700900777", password=PASSWORD)).status_code == 202
 
 
 async def test_one_members_password_is_nothing_to_another(house: House) -> None:

@@ -91,7 +91,7 @@ class SecondSteps:
             raise sign_in_over()
         found = self._backup_code(row, token, code) if step == "backup_code" else self._app_step(row, token, code, now)
         outcome = "wrong"
-        fresh = Fresh.new(self._ring, token.tenant_id, kind, row["device_id"] if step != "enrol" else None)
+        fresh = Fresh.new(self._ring, now, token.tenant_id, kind, row["device_id"] if step != "enrol" else None)
         if found is not None:
             outcome = await self._complete(now, token, row, found, fresh, client)
         if outcome in {"wrong", "replayed"}:

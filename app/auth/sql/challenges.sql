@@ -4,8 +4,10 @@
 
 -- Sends inside the hour that ends at p_now, both ends counted, so no window edge admits one more.
 CREATE OR REPLACE FUNCTION fn.recent(p_sends timestamptz[], p_now timestamptz, p_span interval DEFAULT '1 hour')
-RETURNS timestamptz[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
-$$ SELECT coalesce(array_agg(s ORDER BY s), '{}') FROM unnest(p_sends) AS s WHERE s >= p_now - p_span $$;
+RETURNS timestamptz[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN ARRAY(SELECT s FROM unnest(p_sends) AS s WHERE s >= p_now - p_span ORDER BY s);
+END $$;
 
 CREATE OR REPLACE FUNCTION fn.refuse(p_now timestamptz, p_tenant uuid, p_key bytea, p_reason text)
 RETURNS void LANGUAGE sql AS $$
@@ -14,44 +16,6 @@ RETURNS void LANGUAGE sql AS $$
     ON CONFLICT (tenant_id, recipient_key, reason, minute) DO UPDATE
         SET count = r.count + 1, first_at = least(r.first_at, p_now), last_at = greatest(r.last_at, p_now)
 $$;
-
--- Spends one send of a recipient in a lane, or says when the next one is free. The row lock of the upsert makes
--- parallel calls wait for each other; the condition is checked on the newest row, so exactly the limit is admitted.
-CREATE OR REPLACE FUNCTION fn.spend_quota(
-    p_now timestamptz, p_tenant uuid, p_key bytea, p_lane text, p_hourly integer, p_per_minute integer,
-    OUT spent_at timestamptz, OUT retry_at timestamptz, OUT used integer, OUT wrong_today integer, OUT refusal text
-) LANGUAGE plpgsql AS $$
-DECLARE
-    v_row  quota;
-    v_seen timestamptz;
-BEGIN
-    INSERT INTO quota AS q (tenant_id, recipient_key, lane, sends, seen_at)
-    VALUES (p_tenant, p_key, p_lane, ARRAY[p_now], p_now)
-    ON CONFLICT (tenant_id, recipient_key, lane) DO UPDATE
-        SET sends = fn.recent(q.sends, greatest(p_now, q.seen_at)) || greatest(p_now, q.seen_at),
-            seen_at = greatest(p_now, q.seen_at)
-        WHERE cardinality(fn.recent(q.sends, greatest(p_now, q.seen_at))) < p_hourly
-          AND cardinality(fn.recent(q.sends, greatest(p_now, q.seen_at), '1 minute')) < p_per_minute
-          AND coalesce(q.locked_until <= p_now, true)
-    RETURNING q.seen_at, cardinality(q.sends), cardinality(fn.recent(q.wrong, q.seen_at, '1 day'))
-    INTO spent_at, used, wrong_today;
-    IF FOUND THEN
-        RETURN;
-    END IF;
-    SELECT * INTO v_row FROM quota
-    WHERE tenant_id = p_tenant AND recipient_key = p_key AND lane = p_lane;
-    v_seen := greatest(p_now, v_row.seen_at);
-    used := cardinality(fn.recent(v_row.sends, v_seen));
-    refusal := CASE WHEN v_row.locked_until > p_now THEN 'locked' ELSE 'hourly' END;
-    -- The send whose leaving makes room, in whichever window is full; and the end of a lock.
-    retry_at := greatest(
-        (SELECT s + interval '1 hour' FROM unnest(fn.recent(v_row.sends, v_seen)) AS s
-          ORDER BY s DESC OFFSET p_hourly - 1 LIMIT 1),
-        (SELECT s + interval '1 minute' FROM unnest(fn.recent(v_row.sends, v_seen, '1 minute')) AS s
-          ORDER BY s DESC OFFSET p_per_minute - 1 LIMIT 1),
-        v_row.locked_until
-    );
-END $$;
 
 -- The channel a code goes by: the one asked for, else the preferred, else the first fallback, each only with a
 -- contact and a provider that is switched on. Otherwise why not.
@@ -83,13 +47,14 @@ END $$;
 CREATE OR REPLACE FUNCTION fn.write_audit(
     p_now timestamptz, p_tenant uuid, p_action text, p_subject_kind text, p_subject uuid, p_challenge uuid,
     p_client jsonb, p_data jsonb
-) RETURNS void LANGUAGE sql AS $$
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, challenge_id,
                               source, ip, user_agent, request_id, data)
     VALUES (p_tenant, p_now, p_action, 'anonymous', NULL, p_subject_kind, p_subject, p_challenge,
             p_client ->> 'source', (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_client ->> 'request_id',
-            p_data)
-$$;
+            p_data);
+END $$;
 
 -- Who a code is for, and whether it can be sent. Not found, suspended, unreachable: `problem` says why and the rest
 -- is filled in all the same, `subject` too, unless nobody here is whom the caller named or had to name.
@@ -178,27 +143,33 @@ END $$;
 --   contact   to prove the address that the member p_claim names wants to have
 -- `p_proven` is the hash that a right password matched. Outcome `no-code-needed`, unless p_claim says `always`:
 -- fn.sign_in_without_code may follow. Outcome `password-wanted`, to everybody: nobody becomes a member here without
--- one. It depends on the tenant's policy alone, so it says nothing of the address.
+-- one. It depends on the tenant's policy alone, so it says nothing of the address. Outcome `stranger`, and nothing else
+-- happened: with p_known_only nobody gets in but a device of the person who is asked for.
 CREATE OR REPLACE FUNCTION fn.request_code(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_asked text, p_channels text[],
     p_disclose boolean, p_challenge uuid, p_outbox uuid, p_recipient_key bytea, p_salt bytea, p_key_id text,
     p_digest_6 bytea, p_digest_8 bytea, p_digest_decoy bytea, p_length integer, p_ttl integer, p_attempts integer,
     p_hourly integer, p_cooldown integer, p_locale text, p_client jsonb, p_device uuid, p_device_hourly integer,
-    p_purpose text, p_proven text, p_claim jsonb,
+    p_purpose text, p_proven text, p_claim jsonb, p_door_key bytea, p_known_only boolean,
     OUT outcome text, OUT code_length integer, OUT expires_at timestamptz, OUT resend_at timestamptz,
-    OUT asked_at timestamptz, OUT retry_at timestamptz
+    OUT asked_at timestamptz, OUT retry_at timestamptz, OUT device_known boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    r         record;
-    v_spent   record;
-    v_key     bytea;
-    v_decoy   boolean;
-    v_device  devices;
-    v_subject uuid;
-    v_kind    text;
-    v_purpose text := p_purpose;
-    v_taken   boolean := false;
-    v_hourly  integer;
+    r            record;
+    v_claims     record;
+    v_spent      record;
+    v_person     bytea;
+    v_decoy      boolean;
+    v_device     devices;
+    v_subject    uuid;
+    v_kind       text;
+    v_purpose    text := p_purpose;
+    v_taken      boolean := false;
+    v_hourly     integer;
+    v_per_minute integer;
+    v_attempts   integer;
+    v_used       integer;
+    v_refusal    text;
 BEGIN
     SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, p_asked, p_channels);
     IF p_purpose IN ('register', 'contact') THEN
@@ -212,6 +183,19 @@ BEGIN
     ELSIF r.problem IS NULL AND p_purpose = 'reset' AND r.subject_kind <> 'member' THEN
         r.problem := 'recipient-unknown';
     END IF;
+    v_decoy := r.problem IS NOT NULL;
+    -- Looked for whoever is asked for, and whether they are here or not: the time it takes tells nothing.
+    IF p_device IS NOT NULL AND p_purpose IN ('sign_in', 'reset') THEN
+        v_device := fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject);
+        IF v_decoy THEN
+            v_device := NULL;
+        END IF;
+    END IF;
+    device_known := v_device.id IS NOT NULL;
+    IF p_known_only AND NOT device_known THEN
+        outcome := 'stranger';
+        RETURN;
+    END IF;
     IF p_disclose AND r.problem IS NOT NULL THEN
         outcome := r.problem;
         RETURN;
@@ -221,12 +205,55 @@ BEGIN
         outcome := 'password-wanted';
         RETURN;
     END IF;
-    v_decoy := r.problem IS NOT NULL;
-    -- One quota per person, whichever way they name themselves and whichever channel they ask for: if a decoy had one
-    -- of its own, asking by a channel that isn't there would still be answered when the others are used up. Who isn't
-    -- here has one keyed by what was typed.
-    v_key := CASE WHEN p_purpose IN ('register', 'contact') THEN p_recipient_key
-                  ELSE coalesce(uuid_send(r.subject), p_recipient_key) END;
+    IF NOT v_decoy AND p_purpose = 'sign_in' AND NOT (p_claim ->> 'always')::boolean
+       AND (p_device IS NOT NULL OR p_proven IS NOT NULL)
+       AND fn.needs_no_code(p_now, r.policy, r.tenant, r.subject_kind, r.subject, r.member, v_device.remembered_at,
+                            p_proven) THEN
+        outcome := 'no-code-needed';
+        RETURN;
+    END IF;
+
+    -- Whoever has the address, whatever the code is for. Who isn't here is named by what was typed.
+    v_person := coalesce(uuid_send(coalesce(r.subject, (r.member).id)), p_recipient_key);
+    v_hourly := least(CASE WHEN device_known THEN p_device_hourly ELSE p_hourly END,
+                      (r.policy ->> 'hourly_limit')::integer);
+    v_per_minute := least(p_hourly, (r.policy ->> 'per_minute_limit')::integer);
+    v_attempts := least(p_attempts, (r.policy ->> 'max_attempts')::integer);
+    IF p_purpose = 'contact' THEN
+        -- Nor does one member have codes sent to any number of addresses.
+        SELECT * INTO v_claims FROM fn.spend_quota(p_now, r.tenant, uuid_send((p_claim ->> 'member')::uuid), 'contacts',
+                                                   NULL, v_hourly, v_per_minute);
+        v_used := v_claims.used;
+        v_refusal := v_claims.refusal;
+        retry_at := v_claims.retry_at;
+    END IF;
+    IF v_refusal IS NULL THEN
+        SELECT * INTO v_spent
+        FROM fn.spend_code(p_now, r.tenant, v_person, CASE WHEN NOT p_disclose THEN p_door_key END, v_device.id,
+                           v_hourly, v_per_minute, v_attempts, greatest(p_length, (r.policy ->> 'code_length')::integer),
+                           NOT v_decoy OR v_taken);
+        v_used := coalesce(v_used, v_spent.used);
+        v_refusal := v_spent.refusal;
+        retry_at := v_spent.retry_at;
+        IF v_refusal IS NOT NULL AND p_purpose = 'contact' THEN
+            PERFORM fn.take_back_send(r.tenant, uuid_send((p_claim ->> 'member')::uuid), 'contacts');
+        END IF;
+    END IF;
+    IF v_refusal IS NOT NULL THEN
+        PERFORM fn.refuse(p_now, r.tenant, v_person, v_refusal);
+        outcome := 'rate-limited';
+        asked_at := p_now;
+        RETURN;
+    END IF;
+    IF p_proven IS NOT NULL THEN
+        PERFORM fn.forget_password_tries(r.tenant, v_person, p_door_key, device_known);
+    END IF;
+    IF v_spent.withheld IS NOT NULL THEN
+        r.problem := coalesce(r.problem, v_spent.withheld);
+        v_decoy := true;
+        v_taken := false;
+    END IF;
+
     v_subject := coalesce(r.subject, CASE r.subject_kind WHEN 'admin' THEN p_stand_in ELSE r.tenant END);
     v_kind := CASE r.subject_kind WHEN 'newcomer' THEN 'member' ELSE r.subject_kind END;
     IF p_purpose = 'contact' THEN
@@ -238,43 +265,8 @@ BEGIN
         v_kind := 'member';
         v_subject := coalesce((r.member).id, gen_random_uuid());
     END IF;
-    IF p_device IS NOT NULL AND NOT v_decoy AND v_purpose IN ('sign_in', 'reset') THEN
-        v_device := fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject);
-        IF v_purpose = 'sign_in' AND NOT (p_claim ->> 'always')::boolean
-           AND fn.needs_no_code(p_now, r.policy, r.tenant, r.subject_kind, r.subject, r.member,
-                                v_device.remembered_at, p_proven) THEN
-            outcome := 'no-code-needed';
-            RETURN;
-        END IF;
-    ELSIF p_proven IS NOT NULL AND NOT v_decoy AND v_purpose = 'sign_in' AND NOT (p_claim ->> 'always')::boolean
-          AND fn.needs_no_code(p_now, r.policy, r.tenant, r.subject_kind, r.subject, r.member, NULL, p_proven) THEN
-        outcome := 'no-code-needed';
-        RETURN;
-    END IF;
-
-    v_hourly := least(CASE WHEN v_device.id IS NULL THEN p_hourly ELSE p_device_hourly END,
-                      (r.policy ->> 'hourly_limit')::integer);
-    SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, v_key, coalesce(v_device.id::text, ''), v_hourly,
-        least(p_hourly, (r.policy ->> 'per_minute_limit')::integer));
-    IF v_spent.spent_at IS NOT NULL AND p_purpose = 'contact' THEN
-        -- Nor does one member have codes sent to any number of addresses.
-        SELECT * INTO v_spent FROM fn.spend_quota(p_now, r.tenant, uuid_send((p_claim ->> 'member')::uuid), 'contacts',
-            v_hourly, least(p_hourly, (r.policy ->> 'per_minute_limit')::integer));
-    END IF;
-    IF v_spent.spent_at IS NULL THEN
-        PERFORM fn.refuse(p_now, r.tenant, v_key, v_spent.refusal);
-        outcome := 'rate-limited';
-        asked_at := p_now;
-        retry_at := v_spent.retry_at;
-        RETURN;
-    END IF;
-    IF p_proven IS NOT NULL THEN
-        PERFORM fn.forget_password_try(r.tenant, v_key, coalesce(v_device.id::text, ''));
-    END IF;
-
     asked_at := v_spent.spent_at;
-    code_length := greatest(p_length, (r.policy ->> 'code_length')::integer,
-        fn.length_under_attack(asked_at, r.tenant, v_device.id, v_spent.wrong_today));
+    code_length := v_spent.digits;
     expires_at := asked_at + make_interval(secs => least(p_ttl, (r.policy ->> 'code_ttl_seconds')::integer));
     resend_at := asked_at
         + make_interval(secs => greatest(p_cooldown, (r.policy ->> 'resend_cooldown_seconds')::integer));
@@ -285,14 +277,14 @@ BEGIN
                 coalesce(p_phone, p_claim ->> 'phone_number'), p_claim ->> 'password_hash', p_locale,
                 p_claim ->> 'document', p_claim ->> 'version', asked_at, request_code.expires_at);
     END IF;
-    INSERT INTO challenges (tenant_id, id, recipient_key, lane, device_id, subject_kind, subject_id, decoy, purpose,
-                            proven, channel, asked_channel, code_length, salt, digest, key_id, max_attempts, ip,
-                            user_agent, locale, created_at, sent_at, resend_at, expires_at)
-    VALUES (r.tenant, p_challenge, v_key, coalesce(v_device.id::text, ''), v_device.id, v_kind, v_subject, v_decoy,
-            v_purpose, CASE WHEN p_proven IS NULL THEN '{}' ELSE ARRAY['password'] END,
+    INSERT INTO challenges (tenant_id, id, recipient_key, door_key, lane, device_id, subject_kind, subject_id, decoy,
+                            purpose, proven, channel, asked_channel, code_length, salt, digest, key_id, max_attempts,
+                            ip, user_agent, locale, created_at, sent_at, resend_at, expires_at)
+    VALUES (r.tenant, p_challenge, v_person, p_door_key, coalesce(v_device.id::text, ''), v_device.id, v_kind,
+            v_subject, v_decoy, v_purpose, CASE WHEN p_proven IS NULL THEN '{}' ELSE ARRAY['password'] END,
             r.channel, p_asked, code_length, p_salt,
             CASE WHEN v_decoy THEN p_digest_decoy WHEN code_length = 8 THEN p_digest_8 ELSE p_digest_6 END,
-            p_key_id, least(p_attempts, (r.policy ->> 'max_attempts')::integer),
+            p_key_id, v_attempts,
             (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_locale,
             asked_at, asked_at, resend_at, expires_at);
     -- Whoever has the address already is told, in the place of the code.
@@ -305,17 +297,19 @@ BEGIN
             asked_at, expires_at, asked_at, asked_at);
     PERFORM fn.write_audit(asked_at, r.tenant, CASE WHEN v_decoy THEN 'code.withheld' ELSE 'code.requested' END,
         v_kind, v_subject, p_challenge, p_client,
-        jsonb_build_object('channel', r.channel, 'this_hour', v_spent.used, 'of', v_hourly, 'reason', r.problem,
-                           'known_device', v_device.id IS NOT NULL)
+        jsonb_build_object('channel', r.channel, 'this_hour', v_used, 'of', v_hourly, 'reason', r.problem,
+                           'known_device', device_known)
         || CASE v_purpose WHEN 'sign_in' THEN '{}' ELSE jsonb_build_object('purpose', v_purpose) END);
-    PERFORM fn.tally(asked_at, r.tenant, v_key, 1, 0, 0);
+    PERFORM fn.tally(asked_at, r.tenant, v_person, 1, 0, 0);
     outcome := 'accepted';
 END $$;
 
--- The generation a resend starts from, so that the caller can derive the next code's digests.
+-- The generation a resend starts from, so that the caller can derive the next code's digests. `device_known`: p_device
+-- is the known device that asked for it.
 CREATE OR REPLACE FUNCTION fn.open_challenge(
-    p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid,
-    OUT outcome text, OUT tenant uuid, OUT generation integer, OUT resend_at timestamptz, OUT expires_at timestamptz
+    p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid, p_device uuid,
+    OUT outcome text, OUT tenant uuid, OUT generation integer, OUT resend_at timestamptz, OUT expires_at timestamptz,
+    OUT device_known boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE c challenges;
 BEGIN
@@ -326,6 +320,8 @@ BEGIN
     generation := c.generation;
     resend_at := c.resend_at;
     expires_at := c.expires_at;
+    device_known := p_device IS NOT NULL AND p_device IS NOT DISTINCT FROM c.device_id
+        AND (fn.known_device(p_now, tenant, p_device, c.subject_kind, c.subject_id)).id IS NOT NULL;
     outcome := CASE
         WHEN c.id IS NULL OR c.expires_at <= p_now THEN 'code-expired'
         WHEN c.end_reason = 'attempts' OR (c.ended_at IS NULL AND c.attempts >= c.max_attempts) THEN 'too-many-attempts'
@@ -394,9 +390,11 @@ BEGIN
 
     v_hourly := least(CASE WHEN c.device_id IS NULL THEN p_hourly ELSE p_device_hourly END,
                       (v_policy ->> 'hourly_limit')::integer);
-    SELECT * INTO v_spent FROM fn.spend_quota(p_now, v_tenant, c.recipient_key, c.lane, v_hourly,
-        least(p_hourly, (v_policy ->> 'per_minute_limit')::integer));
-    IF v_spent.spent_at IS NULL THEN
+    SELECT * INTO v_spent
+    FROM fn.spend_code(p_now, v_tenant, c.recipient_key, CASE WHEN NOT p_disclose THEN c.door_key END, c.device_id,
+                       v_hourly, least(p_hourly, (v_policy ->> 'per_minute_limit')::integer), c.max_attempts,
+                       greatest(p_length, (v_policy ->> 'code_length')::integer), v_problem IS NULL);
+    IF v_spent.refusal IS NOT NULL THEN
         PERFORM fn.refuse(p_now, v_tenant, c.recipient_key, v_spent.refusal);
         outcome := 'rate-limited';
         asked_at := p_now;
@@ -405,9 +403,9 @@ BEGIN
     END IF;
 
     asked_at := v_spent.spent_at;
+    v_problem := coalesce(v_problem, v_spent.withheld);
     v_channel := coalesce(v_channel, p_asked, c.channel);
-    code_length := greatest(p_length, (v_policy ->> 'code_length')::integer,
-        fn.length_under_attack(asked_at, v_tenant, c.device_id, v_spent.wrong_today));
+    code_length := v_spent.digits;
     expires_at := asked_at + CASE c.purpose
         -- As long as the one before it: a registration has its own life.
         WHEN 'register' THEN c.expires_at - c.sent_at
@@ -488,24 +486,6 @@ BEGIN
     device_id := c.device_id;
 END $$;
 
--- Counts a wrong code or password at a recipient, and locks it against unknown clients after too many failures in a
--- row: 15 minutes, doubled each time up to a day.
-CREATE OR REPLACE FUNCTION fn.count_wrong_guess(p_now timestamptz, p_tenant uuid, p_key bytea, p_lane text)
-RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_limit integer := least(100, (SELECT (policy ->> 'lock_after_failures')::integer FROM tenants WHERE id = p_tenant));
-BEGIN
-    UPDATE quota q SET
-        wrong = fn.recent(q.wrong, greatest(p_now, q.seen_at), '1 day') || p_now,
-        failures = CASE WHEN q.failures + 1 >= v_limit THEN 0 ELSE q.failures + 1 END,
-        strikes = CASE WHEN q.failures + 1 >= v_limit THEN q.strikes + 1 ELSE q.strikes END,
-        locked_until = CASE WHEN q.failures + 1 >= v_limit AND p_lane = ''
-                            THEN p_now + least(interval '15 minutes' * 2 ^ least(q.strikes, 7), interval '1 day')
-                            ELSE q.locked_until END
-    WHERE q.tenant_id = p_tenant AND q.recipient_key = p_key AND q.lane = p_lane;
-    PERFORM fn.tally(p_now, p_tenant, p_key, 0, 0, 1);
-END $$;
-
 -- Leaves the evidence of a wrong code, and ends the challenge with its last attempt.
 CREATE OR REPLACE FUNCTION fn.fail_attempt(p_now timestamptz, p_tenant uuid, p_challenge uuid, p_client jsonb)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -515,7 +495,7 @@ BEGIN
     UPDATE challenges SET ended_at = p_now, end_reason = 'attempts', salt = NULL, digest = NULL
     WHERE tenant_id = p_tenant AND id = p_challenge AND ended_at IS NULL AND attempts >= max_attempts;
     SELECT * INTO c FROM challenges WHERE tenant_id = p_tenant AND id = p_challenge;
-    PERFORM fn.count_wrong_guess(p_now, p_tenant, c.recipient_key, c.lane);
+    PERFORM fn.count_wrong_guess(p_now, p_tenant, c.recipient_key, c.door_key, c.lane, c.code_length);
     PERFORM fn.write_audit(p_now, p_tenant, 'code.wrong', c.subject_kind, c.subject_id, p_challenge, p_client,
         jsonb_build_object('attempts_left', c.max_attempts - c.attempts));
 END $$;
@@ -568,9 +548,7 @@ BEGIN
     IF v_outcome = 'refused' THEN
         RETURN 'code-expired';
     END IF;
-    -- Failures in a row end here; the day's wrong guesses stay counted, or success would buy an attacker new ones.
-    UPDATE quota SET failures = 0, strikes = 0
-    WHERE tenant_id = p_tenant AND recipient_key = c.recipient_key AND lane = c.lane AND failures + strikes > 0;
+    PERFORM fn.forgive_failures(p_tenant, c.recipient_key, c.door_key, c.lane);
     PERFORM fn.tally(p_now, p_tenant, c.recipient_key, 0, 1, 0);
     RETURN v_outcome;
 END $$;

@@ -3,13 +3,14 @@
 -- Counts towards the slot of ten minutes that p_now falls in.
 CREATE OR REPLACE FUNCTION fn.tally(
     p_now timestamptz, p_tenant uuid, p_key bytea, p_requested integer, p_verified integer, p_wrong integer
-) RETURNS void LANGUAGE sql AS $$
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO activity AS a (tenant_id, slot, shard, requested, verified, wrong)
     VALUES (p_tenant, date_bin('10 minutes', p_now, '2000-01-01 00:00+00'), get_byte(p_key, 0) % 4, p_requested,
             p_verified, p_wrong)
     ON CONFLICT (tenant_id, slot, shard) DO UPDATE
-        SET requested = a.requested + p_requested, verified = a.verified + p_verified, wrong = a.wrong + p_wrong
-$$;
+        SET requested = a.requested + p_requested, verified = a.verified + p_verified, wrong = a.wrong + p_wrong;
+END $$;
 
 -- 8 where six digits are too few: after 10 wrong guesses at this recipient within a day (15 guesses at 1e-6, then at
 -- most 345 at 1e-8: 1e-4 is never reached), and for unknown clients while their tenant or the fleet is under attack.
@@ -88,14 +89,6 @@ BEGIN
     END LOOP;
 END $$;
 
--- Forgets a recipient's wrong guesses, lock and hourly quota; false when there was nothing to forget.
-CREATE OR REPLACE FUNCTION fn.unlock_recipient(p_tenant uuid, p_subject uuid) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant::text, true);
-    DELETE FROM quota WHERE tenant_id = p_tenant AND recipient_key = uuid_send(p_subject);
-    RETURN FOUND;
-END $$;
-
 -- The known devices of a person. `remembered_until` is set where one may stand for the code now, by policy.
 CREATE OR REPLACE FUNCTION fn.subject_devices(p_now timestamptz, p_tenant uuid, p_kind text, p_subject uuid)
 RETURNS TABLE (id uuid, name text, ip text, user_agent text, created_at timestamptz, seen_at timestamptz,
@@ -126,6 +119,30 @@ BEGIN
       AND (p_only IS NULL OR id = p_only);
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
+END $$;
+
+-- Keeps p_most known devices of a person: whichever were not used for longest are forgotten, each with an event. Called
+-- after one was added; two sign-ins at once take turns, or each would overlook the other's.
+CREATE OR REPLACE FUNCTION fn.cap_devices(
+    p_now timestamptz, p_tenant uuid, p_kind text, p_subject uuid, p_most integer, p_client jsonb
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(7342004, hashtext(p_subject::text));
+    WITH over AS (
+        DELETE FROM devices WHERE ctid = ANY (ARRAY(
+            SELECT d.ctid FROM devices d
+            WHERE d.tenant_id = p_tenant AND d.subject_kind = p_kind AND d.subject_id = p_subject
+              AND d.revoked_at IS NULL AND d.expires_at > p_now
+            -- Of the same moment the row that was written first.
+            ORDER BY d.seen_at DESC, d.created_at DESC, d.ctid DESC OFFSET p_most))
+        RETURNING id, seen_at
+    )
+    INSERT INTO audit_events (tenant_id, at, action, actor_kind, subject_kind, subject_id, source, ip, user_agent,
+                              request_id, data)
+    SELECT p_tenant, p_now, 'device.forgotten', 'system', p_kind, p_subject, p_client ->> 'source',
+           (p_client ->> 'ip')::inet, p_client ->> 'user_agent', p_client ->> 'request_id',
+           jsonb_build_object('device', id, 'reason', 'too-many', 'seen_at', seen_at)
+    FROM over;
 END $$;
 
 CREATE OR REPLACE FUNCTION fn.create_sign_in_link(

@@ -119,36 +119,45 @@ BEGIN
 END $$;
 
 -- Counts a password before anything is compared, in a transaction of its own, and answers with what it is compared
--- with: nothing, for whoever isn't there or has none. As many in an hour as codes could be guessed at: `limited` then.
+-- with: nothing, for whoever isn't there or has none. As many in an hour as codes could be guessed at, at an address and,
+-- unseen, over all addresses of a person (see quota.sql): `limited` then, or compared with nothing. All known devices of
+-- a person have one lane. Outcome `stranger` as in fn.request_code.
 CREATE OR REPLACE FUNCTION fn.try_password(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_recipient_key bytea, p_device uuid,
-    p_attempts integer, p_hourly integer,
+    p_attempts integer, p_hourly integer, p_door_key bytea, p_known_only boolean,
     OUT outcome text, OUT tenant uuid, OUT subject_kind text, OUT subject uuid, OUT quota_key bytea, OUT quota_lane text,
-    OUT hash text, OUT retry_at timestamptz
+    OUT hash text, OUT retry_at timestamptz, OUT device_known boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
     r       record;
     v_limit integer;
+    v_seen  bytea;
+    v_room  boolean;
     v_row   quota;
 BEGIN
     SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, NULL, '{}');
     tenant := r.tenant;
+    device_known := (fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject)).id IS NOT NULL;
+    IF p_known_only AND NOT device_known THEN
+        outcome := 'stranger';
+        RETURN;
+    END IF;
     subject_kind := CASE r.subject_kind WHEN 'newcomer' THEN 'tenant' ELSE r.subject_kind END;
     subject := coalesce(r.subject, r.tenant);
-    quota_key := coalesce(uuid_send(r.subject), p_recipient_key);
-    quota_lane := coalesce((fn.known_device(p_now, r.tenant, p_device, r.subject_kind, r.subject)).id::text, '');
+    quota_key := coalesce(uuid_send(coalesce(r.subject, (r.member).id)), p_recipient_key);
+    quota_lane := CASE WHEN device_known THEN 'devices' ELSE '' END;
+    v_seen := CASE WHEN device_known THEN quota_key ELSE p_door_key END;
     v_limit := least(p_attempts, (r.policy ->> 'max_attempts')::integer)
              * least(p_hourly, (r.policy ->> 'hourly_limit')::integer);
-    INSERT INTO quota AS q (tenant_id, recipient_key, lane, sends, seen_at, password_tries)
-    VALUES (tenant, quota_key, quota_lane, '{}', p_now, ARRAY[p_now])
+    INSERT INTO quota AS q (tenant_id, recipient_key, lane, person_key, sends, seen_at, password_tries)
+    VALUES (tenant, v_seen, quota_lane, quota_key, '{}', p_now, ARRAY[p_now])
     ON CONFLICT (tenant_id, recipient_key, lane) DO UPDATE
         SET password_tries = fn.recent(q.password_tries, greatest(p_now, q.seen_at)) || greatest(p_now, q.seen_at),
-            seen_at = greatest(p_now, q.seen_at)
-        WHERE cardinality(fn.recent(q.password_tries, greatest(p_now, q.seen_at))) < v_limit
-          AND coalesce(q.locked_until <= p_now, true);
+            seen_at = greatest(p_now, q.seen_at), person_key = excluded.person_key
+        WHERE fn.may_try_password(q, greatest(p_now, q.seen_at), v_limit);
     IF NOT FOUND THEN
         SELECT * INTO v_row FROM quota q
-        WHERE q.tenant_id = tenant AND q.recipient_key = quota_key AND q.lane = quota_lane;
+        WHERE q.tenant_id = tenant AND q.recipient_key = v_seen AND q.lane = quota_lane;
         retry_at := greatest(v_row.locked_until,
             CASE WHEN cardinality(v_row.password_tries) >= v_limit
                  THEN v_row.password_tries[cardinality(v_row.password_tries) - v_limit + 1] + interval '1 hour' END);
@@ -158,32 +167,56 @@ BEGIN
         RETURN;
     END IF;
     hash := CASE WHEN r.subject_kind = 'member' AND (r.member).status = 'active' THEN (r.member).password_hash END;
+    IF NOT device_known THEN
+        INSERT INTO quota AS q (tenant_id, recipient_key, lane, sends, seen_at, password_tries)
+        VALUES (tenant, quota_key, '', '{}', p_now, ARRAY[p_now])
+        ON CONFLICT (tenant_id, recipient_key, lane) DO UPDATE
+            SET admitted = fn.may_try_password(q, greatest(p_now, q.seen_at), v_limit),
+                password_tries = fn.recent(q.password_tries, greatest(p_now, q.seen_at))
+                    || CASE WHEN fn.may_try_password(q, greatest(p_now, q.seen_at), v_limit)
+                            THEN ARRAY[greatest(p_now, q.seen_at)] ELSE '{}' END,
+                seen_at = greatest(p_now, q.seen_at)
+        RETURNING q.admitted INTO v_room;
+        IF NOT v_room THEN
+            hash := NULL;
+            PERFORM fn.refuse(p_now, tenant, quota_key, 'password');
+        END IF;
+    END IF;
     outcome := 'compare';
 END $$;
 
 -- Leaves the evidence of a wrong password.
 CREATE OR REPLACE FUNCTION fn.fail_password(
-    p_now timestamptz, p_tenant uuid, p_subject_kind text, p_subject uuid, p_key bytea, p_lane text, p_client jsonb
+    p_now timestamptz, p_tenant uuid, p_subject_kind text, p_subject uuid, p_person bytea, p_door bytea, p_lane text,
+    p_client jsonb
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
-    PERFORM fn.count_wrong_guess(p_now, p_tenant, p_key, p_lane);
+    PERFORM fn.count_wrong_guess(p_now, p_tenant, p_person, p_door, p_lane, NULL);
     PERFORM fn.write_audit(p_now, p_tenant, 'password.wrong', p_subject_kind, p_subject, NULL, p_client, '{}');
 END $$;
 
--- The password was right: this try is none.
-CREATE OR REPLACE FUNCTION fn.forget_password_try(p_tenant uuid, p_key bytea, p_lane text)
-RETURNS void LANGUAGE plpgsql AS $$
+-- The password was right: this try is none, wherever fn.try_password counted it.
+CREATE OR REPLACE FUNCTION fn.forget_password_tries(
+    p_tenant uuid, p_person bytea, p_door bytea, p_device_known boolean
+) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+    IF p_device_known THEN
+        UPDATE quota SET password_tries = password_tries[:cardinality(password_tries) - 1]
+        WHERE tenant_id = p_tenant AND recipient_key = p_person AND lane = 'devices';
+        RETURN;
+    END IF;
     UPDATE quota SET password_tries = password_tries[:cardinality(password_tries) - 1]
-    WHERE tenant_id = p_tenant AND recipient_key = p_key AND lane = p_lane;
+    WHERE tenant_id = p_tenant AND recipient_key = p_door AND lane = '';
+    UPDATE quota SET password_tries = password_tries[:cardinality(password_tries) - 1]
+    WHERE tenant_id = p_tenant AND recipient_key = p_person AND lane = '';
 END $$;
 
 -- Begins a session, or what comes before it, where fn.needs_no_code says so. Answers as fn.count_attempt does, for the
 -- caller to make the sign-in; `outcome` as fn.begin_session.
 CREATE OR REPLACE FUNCTION fn.sign_in_without_code(
-    p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_device uuid, p_proven text,
-    p_session uuid, p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_client jsonb,
+    p_now timestamptz, p_slug text, p_stand_in uuid, p_email text, p_phone text, p_door_key bytea, p_device uuid,
+    p_proven text, p_session uuid, p_kind text, p_secret_hash bytea, p_refresh_hash bytea, p_ttl integer, p_client jsonb,
     p_new_device uuid, p_device_ttl interval, p_half_hash bytea, p_half_ttl interval, p_admins_must boolean,
     OUT outcome text, OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid,
     OUT subject_name text, OUT device_id uuid
@@ -191,7 +224,6 @@ CREATE OR REPLACE FUNCTION fn.sign_in_without_code(
 DECLARE
     r        record;
     v_device devices;
-    v_key    bytea;
 BEGIN
     outcome := 'refused';
     SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, NULL, '{}');
@@ -219,16 +251,13 @@ BEGIN
     device_id := v_device.id;
     SELECT t.slug, t.name INTO slug, name FROM tenants t WHERE t.id = r.tenant;
     subject_name := coalesce((r.member).name, name);
-    v_key := uuid_send(r.subject);
     outcome := fn.begin_session(p_now, tenant, subject_kind, subject, NULL, p_session, p_kind, p_secret_hash,
         p_refresh_hash, p_ttl,
         array_remove(ARRAY[CASE WHEN p_proven IS NOT NULL THEN 'password' END,
                            CASE WHEN v_device.remembered_at IS NOT NULL THEN 'device' END], NULL),
         NULL, p_client, v_device.id, p_new_device, p_device_ttl, p_half_hash, p_half_ttl, p_admins_must);
     IF p_proven IS NOT NULL THEN
-        PERFORM fn.forget_password_try(tenant, v_key, coalesce(v_device.id::text, ''));
+        PERFORM fn.forget_password_tries(tenant, uuid_send(subject), p_door_key, v_device.id IS NOT NULL);
     END IF;
-    UPDATE quota q SET failures = 0, strikes = 0
-    WHERE q.tenant_id = sign_in_without_code.tenant AND q.recipient_key = v_key
-      AND q.lane = coalesce(v_device.id::text, '') AND q.failures + q.strikes > 0;
+    PERFORM fn.forgive_failures(tenant, uuid_send(subject), p_door_key, coalesce(v_device.id::text, ''));
 END $$;

@@ -115,8 +115,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 'code-expired';
     END IF;
-    UPDATE quota SET failures = 0, strikes = 0
-    WHERE tenant_id = p_tenant AND recipient_key = c.recipient_key AND lane = c.lane AND failures + strikes > 0;
+    PERFORM fn.forgive_failures(p_tenant, c.recipient_key, c.door_key, c.lane);
     IF k.name IS NULL THEN
         UPDATE claims SET token_hash = p_token_hash, proven_by = c.channel, expires_at = p_now + interval '15 minutes'
         WHERE tenant_id = p_tenant AND id = c.id;

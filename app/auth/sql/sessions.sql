@@ -97,6 +97,7 @@ BEGIN
                              expires_at)
         VALUES (p_tenant, p_new_device, p_subject_kind, p_subject, p_device_name, (p_client ->> 'ip')::inet,
                 p_client ->> 'user_agent', p_now, p_now, p_now + p_device_ttl);
+        PERFORM fn.cap_devices(p_now, p_tenant, p_subject_kind, p_subject, 10, p_client);
     END IF;
     IF p_remember THEN
         PERFORM fn.remember_device(p_now, p_tenant, coalesce(p_device, p_new_device));

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, SmallInteger, false, text
+from sqlalchemy import BigInteger, Index, SmallInteger, false, text, true
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -39,6 +39,7 @@ class Challenge(TenantRow, OfSubject, FromClient, Expiring, Base):
     lane: Mapped[str] = mapped_column(server_default="")
     device_id: Mapped[UUID | None]
     proven: Mapped[list[str]] = mapped_column(server_default=EMPTY)
+    door_key: Mapped[bytes | None]
 
 
 class Quota(OfTenant, Base):
@@ -56,6 +57,9 @@ class Quota(OfTenant, Base):
     strikes: Mapped[int] = mapped_column(server_default="0")
     locked_until: Mapped[datetime | None]
     password_tries: Mapped[list[datetime]] = mapped_column(server_default=EMPTY)
+    person_key: Mapped[bytes | None]
+    admitted: Mapped[bool] = mapped_column(server_default=true())
+    short_wrong: Mapped[list[datetime]] = mapped_column(server_default=EMPTY)
 
 
 class Refusal(OfTenant, Base):
