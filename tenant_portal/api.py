@@ -24,6 +24,7 @@ from app.errors import (
 )
 from app.web.caller import identify
 from app.web.docs import refusals
+from app.web.repeats import CallsOnce
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED
 from tenant_portal import account_api, factors_api, members_api
@@ -175,6 +176,7 @@ ROUTES: Final = (
     Router(
         "/api/v1/tenants",
         route_handlers=[request_code, resend_code, verify_code, challenge_status],
+        middleware=[CallsOnce()],
         tags=["Sign-in"],
     ),
     *members_api.ROUTES,

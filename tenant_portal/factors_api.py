@@ -22,6 +22,7 @@ from app.errors import (
 from app.web.browser import TENANT
 from app.web.caller import client_of, require_session
 from app.web.docs import refusals
+from app.web.repeats import CallsOnce
 from app.web.services import AnyRequest, services
 from tenant_portal.payloads import SecondFactor, Tokens
 
@@ -160,7 +161,7 @@ async def backup_codes(request: AnyRequest) -> BackupCodes:
 
 
 ROUTES: Final = (
-    Router("/api/v1/auth", route_handlers=[second_step]),
+    Router("/api/v1/auth", route_handlers=[second_step], middleware=[CallsOnce()]),
     Router(
         "/api/v1/auth",
         route_handlers=[enrol, confirm, remove, backup_codes],

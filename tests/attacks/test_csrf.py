@@ -15,7 +15,7 @@ from app.storage.db import Database
 from app.web import csrf
 from tests.conftest import Clock
 from tests.http import BASE_URL, Http
-from tests.pages import Visitor, sign_in, visitor
+from tests.pages import Visitor, session_name, sign_in, visitor
 from tests.people import SomeTenant, add_tenant
 
 OTHER_SITE: Final = "https://evil.example"
@@ -96,7 +96,7 @@ async def _from_before_sign_in(_: Http, victim: Victim, __: KeyRing) -> tuple[di
 
 
 async def _of_the_other_portal(_: Http, victim: Victim, ring: KeyRing) -> tuple[dict[str, str], dict[str, str]]:
-    return {"csrf_token": csrf.token(ring.current, "admin", victim.person.cookies["gh_session"])}, {}
+    return {"csrf_token": csrf.token(ring.current, "admin", str(victim.person.session))}, {}
 
 
 def _headers(**headers: str | None) -> Forgery:
@@ -226,15 +226,15 @@ async def test_a_chosen_session_is_refused_and_replaced(http: Http, db: Database
     tenant = await add_tenant(db, clock())
     chosen = base64url(bytes(64))
     async with visitor(http) as person:
-        person.client.cookies.set("gh_session", chosen, domain="localhost.local")
+        person.client.cookies.set(session_name(tenant.slug), chosen, domain="localhost.local")
         person.client.cookies.set("gh_pre", "chosen", domain="localhost.local")
         await person.open(f"/t/{tenant.slug}/")
         assert person.page.url.path == f"/t/{tenant.slug}/login"
-        assert "gh_session" not in person.cookies
+        assert person.session is None
         assert person.cookies["gh_pre"] != "chosen"
         pre = person.cookies["gh_pre"]
         await sign_in(person, db, ring, tenant.slug)
-        assert person.cookies["gh_session"] != chosen
+        assert person.session not in {None, chosen}
         assert "gh_pre" not in person.cookies, pre
 
 
@@ -263,6 +263,6 @@ async def test_nobody_ends_a_session_of_another_tenant(
 async def test_a_cookie_of_one_portal_opens_nothing_in_the_other(http: Http, victim: Victim) -> None:
     """A tenant's session under the admins' cookie name is nobody's."""
     async with visitor(http) as person:
-        person.client.cookies.set("gh_admin", victim.person.cookies["gh_session"], domain="localhost.local")
+        person.client.cookies.set("gh_admin", str(victim.person.session), domain="localhost.local")
         await person.open("/admin")
         assert person.page.url.path == "/admin/sign-in"
