@@ -80,6 +80,13 @@ def _cors(settings: Settings) -> CORSConfig | None:
             "X-Device-Token",
         ],
         allow_credentials=False,
-        expose_headers=["Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"],
+        expose_headers=[
+            "Idempotency-Replayed",
+            "Preference-Applied",
+            "RateLimit",
+            "RateLimit-Policy",
+            "Retry-After",
+            "X-Request-Id",
+        ],
         max_age=600,
     )

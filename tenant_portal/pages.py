@@ -137,7 +137,8 @@ async def delivery_status(request: AnyRequest, slug: FromPath[str]) -> Answer:
     pending = Pending.read(request, slug)
     if pending is None or not is_htmx(request):
         return redirect(f"/t/{slug}/verify")
-    return await delivery_part(request, "tenant/verify.html", pending, slug=slug)
+    channels = list(services(request).settings.providers)
+    return await delivery_part(request, "tenant/verify.html", pending, slug=slug, channels=channels)
 
 
 @post("/t/{slug:str}/resend")

@@ -28,7 +28,7 @@ def lead_on(request: AnyRequest, error: StalePage) -> Answer:
             return leave(request, f"/t/{slug}/")
         if not signed_in and step == "logout":
             return leave(request, f"/t/{slug}/login?done=signed-out")
-        if error.ours and not signed_in and step not in _ENTRIES:
+        if not signed_in and step not in _ENTRIES:
             return to_login(request, slug)
     refusal = refuse(error, services(request).settings)
     page = request.app.state.pages.get_template("tenant/problem.html").render(
