@@ -8,6 +8,7 @@ from litestar.params import JSONBody
 
 from app.auth.asking import Issued, Realm
 from app.errors import (
+    AlreadyExists,
     ChannelUnavailable,
     CodeExpired,
     ContactMissing,
@@ -23,7 +24,7 @@ from app.errors import (
     Unavailable,
 )
 from app.web.caller import identify
-from app.web.docs import refusals
+from app.web.docs import SentOnce, refusals
 from app.web.repeats import CallsOnce
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED
@@ -54,6 +55,7 @@ _OK: Final = 200
     "/{slug:str}/otp/request",
     status_code=202,
     summary="Ask for a code",
+    operation_class=SentOnce,
     responses=refusals(
         InvalidRequest,
         InvalidToken,
@@ -64,6 +66,7 @@ _OK: Final = 200
         RateLimited,
         DeliveryFailed,
         InvalidCredentials,
+        AlreadyExists,
         Unavailable,
     ),
 )
@@ -101,6 +104,7 @@ async def request_code(
     "/{slug:str}/otp/resend",
     status_code=202,
     summary="Send a new code",
+    operation_class=SentOnce,
     responses=refusals(
         InvalidRequest,
         InvalidToken,
@@ -112,6 +116,7 @@ async def request_code(
         RateLimited,
         TooManyAttempts,
         DeliveryFailed,
+        AlreadyExists,
         Unavailable,
     ),
 )
@@ -134,7 +139,10 @@ async def resend_code(request: AnyRequest, slug: Slug, data: JSONBody[ResendRequ
     "/{slug:str}/otp/verify",
     status_code=200,
     summary="Sign in with the code",
-    responses=refusals(InvalidRequest, InvalidCode, InvalidToken, CodeExpired, TooManyAttempts, Unavailable),
+    operation_class=SentOnce,
+    responses=refusals(
+        InvalidRequest, InvalidCode, InvalidToken, CodeExpired, TooManyAttempts, AlreadyExists, Unavailable
+    ),
 )
 async def verify_code(request: AnyRequest, slug: Slug, data: JSONBody[VerifyRequest]) -> Entered:
     """Each wrong code counts. A code of the wrong form is refused with 400 and doesn't.

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from app.auth.factors.service import Enrolment, Holder
 from app.errors import (
+    AlreadyExists,
     CodeExpired,
     FieldError,
     Forbidden,
@@ -21,7 +22,7 @@ from app.errors import (
 )
 from app.web.browser import TENANT
 from app.web.caller import client_of, require_session
-from app.web.docs import refusals
+from app.web.docs import SentOnce, refusals
 from app.web.repeats import CallsOnce
 from app.web.services import AnyRequest, services
 from tenant_portal.payloads import SecondFactor, Tokens
@@ -77,7 +78,11 @@ class BackupCodes(Struct, frozen=True):
     status_code=200,
     summary="Second step of a sign-in",
     tags=["Sign-in"],
-    responses=refusals(InvalidRequest, InvalidCode, CodeExpired, TooManyAttempts, RateLimited, Unavailable),
+    operation_class=SentOnce,
+    middleware=[CallsOnce()],
+    responses=refusals(
+        InvalidRequest, InvalidCode, CodeExpired, TooManyAttempts, RateLimited, AlreadyExists, Unavailable
+    ),
 )
 async def second_step(request: AnyRequest, data: JSONBody[MfaRequest]) -> Tokens:
     """Each wrong code counts; five end the sign-in. A code works once, also one of the app."""
@@ -115,7 +120,18 @@ async def enrol(request: AnyRequest, data: JSONBody[EnrolRequest | None] = None)
     status_code=200,
     summary="Confirm the app with its first code",
     security=_EITHER,
-    responses=refusals(InvalidRequest, InvalidToken, InvalidCode, Forbidden, CodeExpired, TooManyAttempts, Unavailable),
+    operation_class=SentOnce,
+    middleware=[CallsOnce()],
+    responses=refusals(
+        InvalidRequest,
+        InvalidToken,
+        InvalidCode,
+        Forbidden,
+        CodeExpired,
+        TooManyAttempts,
+        AlreadyExists,
+        Unavailable,
+    ),
 )
 async def confirm(request: AnyRequest, data: JSONBody[ConfirmRequest]) -> Tokens | SecondFactor:
     """From now on every sign-in asks for a code of the app. All other sessions end. With an `mfa_token` the answer is
@@ -161,7 +177,7 @@ async def backup_codes(request: AnyRequest) -> BackupCodes:
 
 
 ROUTES: Final = (
-    Router("/api/v1/auth", route_handlers=[second_step], middleware=[CallsOnce()]),
+    Router("/api/v1/auth", route_handlers=[second_step]),
     Router(
         "/api/v1/auth",
         route_handlers=[enrol, confirm, remove, backup_codes],

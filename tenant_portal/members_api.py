@@ -27,7 +27,7 @@ from app.errors import (
 )
 from app.masking import mask_email, mask_phone
 from app.web.caller import Caller, client_of, identify, require_session
-from app.web.docs import refusals
+from app.web.docs import SentOnce, refusals
 from app.web.repeats import CallsOnce
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED, choose_language
@@ -101,6 +101,7 @@ class ConsentList(Struct, frozen=True):
     "/{slug:str}/members",
     status_code=202,
     summary="Register",
+    operation_class=SentOnce,
     responses=refusals(
         InvalidRequest,
         InvalidToken,

@@ -1,6 +1,7 @@
 """The API reference: an OpenAPI document made from the handlers, and a page that shows it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jinja2
@@ -8,7 +9,7 @@ from litestar import Request, Response, Router
 from litestar.enums import MediaType
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, Example, SecurityScheme, Tag
+from litestar.openapi.spec import Components, Example, OpenAPIType, Operation, Parameter, Schema, SecurityScheme, Tag
 
 from app.errors import GatehouseError, InvalidCode, NotFound
 from app.web.problems import PROBLEM_JSON, STATUS, Problem, title
@@ -50,6 +51,23 @@ def _example(kind: type[GatehouseError], status: int) -> Example:
     if kind is InvalidCode:
         value["attempts_left"] = 4
     return Example(id=kind.code, summary=kind.default_detail, value=value)
+
+
+_KEY: Final = Parameter(
+    name="Idempotency-Key",
+    param_in="header",
+    description="A random text of your own, such as a UUID. If the answer gets lost, send the same again within two "
+    "minutes: you get it, and nothing is sent, spent or counted twice.",
+    schema=Schema(type=OpenAPIType.STRING, min_length=16, max_length=255),
+)
+
+
+@dataclass
+class SentOnce(Operation):
+    """A POST whose answer can't be had a second time otherwise: see `app.web.repeats.CallsOnce`."""
+
+    def __post_init__(self) -> None:
+        self.parameters = [*(self.parameters or []), _KEY]
 
 
 class ReferencePage(OpenAPIRenderPlugin):

@@ -154,13 +154,13 @@ async def test_after_a_rest_the_sign_in_says_so_and_comes_back(
         office.clock.forward(minutes=minutes)
         first = await browser.get(there)
         assert first.headers["location"] == f"{SIGN_IN}?next=%2Fadmin%2Ftenants%3Fq%3Dacme&why=idle"
+        assert (await twin.get(there)).headers["location"] == first.headers["location"], "also in another tab"
+        await browser.post("/admin/tenants/some/unlock", Referer=f"http://localhost:8000{there}")
+        assert browser.page.headers["location"] == f"{SIGN_IN}?next=%2Fadmin%2Ftenants%3Fq%3Dacme&why=idle-unsaved"
         for process in (browser, twin):
             await process.get(first.headers["location"])
             assert process.page.status_code == 200, "no circle"
             assert "You were signed out after 15 minutes without use" in process.words
-        assert (await twin.get(there)).headers["location"] == first.headers["location"], "also in another tab"
-        await browser.post("/admin/tenants/some/unlock", Referer=f"http://localhost:8000{there}")
-        assert browser.page.headers["location"] == f"{SIGN_IN}?next=%2Fadmin%2Ftenants%3Fq%3Dacme&why=idle-unsaved"
         await browser.sign_in(office.db, office.ring, admin, at=first.headers["location"])
         assert browser.page.headers["location"] == there
 

@@ -15,8 +15,10 @@ import httpx
 import pytest
 
 from app.audit.log import Actor, Client
+from app.auth.codes import read_challenge_id
 from app.auth.links import Links
 from app.auth.sessions import Sessions
+from app.delivery.disowning import token_for
 from app.keys import KeyRing
 from app.settings import Settings
 from app.storage import SYSTEM_TENANT
@@ -200,6 +202,14 @@ async def press_a_link(house: House) -> Form:
     return f"{house.at}/link/{token}", {}
 
 
+async def disown_a_code(house: House) -> Form:
+    await type_the_code(house)
+    challenge = read_challenge_id(challenge_of(house.person))
+    path = f"/not-me/{token_for(house.ring, house.tenant.id, challenge)}"
+    await house.person.open(path)
+    return path, {}
+
+
 async def sign_out(house: House) -> Form:
     await signed_in(house)
     return f"{house.at}/logout", {}
@@ -325,6 +335,7 @@ FORMS: Final[dict[str, Prepared]] = {
         mistype_the_second_factor,
         confirm_an_app,
         press_a_link,
+        disown_a_code,
         sign_out,
         end_the_others,
         claim_an_address,
