@@ -10,13 +10,13 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.response import Response
 
-from admin_portal.desk import desk
 from app.audit.log import Actor
 from app.auth.admin_sessions import is_fresh
 from app.auth.sessions import LiveSession
-from app.errors import ConfigurationError, Forbidden, GatehouseError, InvalidToken
-from app.web.browser import ADMIN, Answer, is_htmx, redirect, visitor
+from app.errors import ConfigurationError, Forbidden, GatehouseError, InvalidToken, StalePage
+from app.web.browser import ADMIN, Answer, is_htmx, leave, redirect
 from app.web.problems import refuse
+from app.web.repeats import FormsOnce
 from app.web.services import AnyRequest, services
 
 # The least role of a route, as its `opt`. Whoever may more may less.
@@ -27,9 +27,12 @@ OWNER: Final = {"least_role": "owner"}
 
 HOME: Final = "/admin"
 SIGN_IN: Final = "/admin/sign-in"
+_SIGN_OUT: Final = "/admin/sign-out"
 
 _LEVELS: Final = {"anyone": 0, "viewer": 1, "manager": 2, "owner": 3}
 _LONGEST_PATH: Final = 400
+# Whose forms lead inside.
+_ENTRIES: Final = (SIGN_IN, "/admin/link/")
 _AGAIN: Final = "again"
 
 
@@ -68,7 +71,8 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
         return
     request = cast("AnyRequest", connection)
     session = await ADMIN.session(request)
-    if session is None or not await desk(request).admin_sessions.goes_on(session, visitor(request)):
+    if session is None:
+        connection.scope["state"]["ended"] = await ADMIN.end_reason(request)
         raise InvalidToken
     if SignedIn(session).level < least:
         raise Forbidden("Your role doesn't include this. Ask an owner.")
@@ -95,7 +99,8 @@ def guarded(handlers: Iterable[HTTPRouteHandler]) -> Router:
         "/admin",
         route_handlers=routes,
         guards=[admit],
-        exception_handlers={InvalidToken: _ask_to_sign_in, GatehouseError: _problem},
+        exception_handlers={InvalidToken: _ask_to_sign_in, StalePage: _lead_on, GatehouseError: _problem},
+        middleware=[FormsOnce(ADMIN.name, ADMIN.prove)],
         include_in_schema=False,
     )
 
@@ -114,7 +119,7 @@ def own_path(wanted: str | None) -> str:
         return HOME
     path = urlsplit(wanted).path
     inside = wanted.startswith((HOME + "/", HOME + "?", HOME + "#")) or wanted == HOME
-    return wanted if inside and ".." not in path and not path.startswith((SIGN_IN, "/admin/sign-out")) else HOME
+    return wanted if inside and ".." not in path and not path.startswith((SIGN_IN, _SIGN_OUT)) else HOME
 
 
 def where_from(request: AnyRequest) -> str:
@@ -137,7 +142,21 @@ def _ask_to_sign_in(request: AnyRequest, _: InvalidToken) -> Answer:
         there = f"{here}{'&' if '?' in here else '?'}{_AGAIN}=1"
         page = request.app.state.pages.get_template("admin/again.html").render(there=there)
         return Response(page.encode(), media_type="text/html")
-    return redirect(sign_in_address(here, "ended" if request.method == "POST" else None))
+    ended = request.scope["state"].get("ended")
+    if request.method == "POST":
+        return redirect(sign_in_address(here, "idle-unsaved" if ended == "idle" else "unsaved"))
+    why = {None: None, "idle": "idle"}.get(ended, "ended")
+    return redirect(sign_in_address(here, why))
+
+
+def _lead_on(request: AnyRequest, error: StalePage) -> Answer:
+    """Whoever sends the form of a sign-in again that is complete is in already; any other page is loaded again."""
+    signed_in_meanwhile = request.scope["state"].get("admin-session") is not None
+    if error.ours and signed_in_meanwhile and request.scope["path"].startswith(_ENTRIES):
+        return leave(request, HOME)
+    if not signed_in_meanwhile and request.scope["path"] == _SIGN_OUT:
+        return leave(request, f"{SIGN_IN}?why=out")
+    return _problem(request, error)
 
 
 def _problem(request: AnyRequest, error: GatehouseError) -> Answer:
@@ -149,6 +168,13 @@ def _problem(request: AnyRequest, error: GatehouseError) -> Answer:
         retry_after=refusal.retry_after,
         request_id=request.scope["state"]["request_id"],
         csrf_token="",
-        back={"href": HOME, "label": "To the start page"},
+        back=_way_back(request, error),
     )
     return Response(page.encode(), status_code=refusal.status, headers=refusal.headers, media_type="text/html")
+
+
+def _way_back(request: AnyRequest, error: GatehouseError) -> dict[str, str]:
+    """The page that the form was on, or the start page."""
+    if isinstance(error, StalePage):
+        return {"href": where_from(request), "label": "Load the page again"}
+    return {"href": HOME, "label": "To the start page"}

@@ -31,11 +31,17 @@ _CODE: Final = f"{SIGN_IN}/code"
 _WHY: Final = {
     "again": "For this, sign in again: your last sign-in is more than an hour ago. Nothing was saved yet.",
     "factor": "To change your second factor, sign in again: your last sign-in is more than 10 minutes ago.",
-    "ended": "You were signed out. What you sent was not saved: sign in, and do it again.",
+    "ended": "You were signed out. Sign in to go on where you were.",
+    "idle": "You were signed out after 15 minutes without use, or 12 hours in all. Sign in to go on where you were.",
+    "unsaved": "You were signed out. What you sent was not saved: sign in, and do it again.",
+    "idle-unsaved": "You were signed out after 15 minutes without use, or 12 hours in all. What you sent was not "
+    "saved: sign in, and do it again.",
     "out": "You are signed out.",
 }
 # Reasons to ask somebody who is signed in.
 _PROVE: Final = ("again", "factor")
+# Reasons that another page found.
+_OVER: Final = ("ended", "idle", "unsaved", "idle-unsaved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ class Pending:
 async def ask_email(request: AnyRequest) -> Answer:
     """Asks for the email. Whoever is signed in and wasn't asked to prove it again goes on."""
     wanted, why = own_path(request.query_params.get("next")), request.query_params.get("why")
-    session = await ADMIN.session(request)
+    # Who was sent here is believed to be signed out: this process may not have heard of it yet.
+    session = await (ADMIN.session_anew(request) if why in _OVER else ADMIN.session(request))
     if session is not None and why not in _PROVE:
         return redirect(wanted)
     values = {"email": session.email or ""} if session else {}

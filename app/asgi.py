@@ -74,8 +74,22 @@ def _cors(settings: Settings) -> CORSConfig | None:
     return CORSConfig(
         allow_origins=list(settings.cors_origins),
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["Accept-Language", "Authorization", "Content-Type", "Prefer", "X-Device-Token"],
+        allow_headers=[
+            "Accept-Language",
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "Prefer",
+            "X-Device-Token",
+        ],
         allow_credentials=False,
-        expose_headers=["Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"],
+        expose_headers=[
+            "Idempotency-Replayed",
+            "Preference-Applied",
+            "RateLimit",
+            "RateLimit-Policy",
+            "Retry-After",
+            "X-Request-Id",
+        ],
         max_age=600,
     )

@@ -9,6 +9,7 @@
     ├── InvalidCredentials        wrong password, or nobody there
     ├── InvalidToken              access, refresh or API token not accepted
     ├── Forbidden                 known caller, not allowed
+    ├── StalePage                 a form of a page that counts no more
     ├── RateLimited               a limit; says when to come back
     ├── TenantNotFound            these four are told to disclosed callers only;
     ├── TenantSuspended           everyone else gets a decoy
@@ -121,6 +122,23 @@ class Forbidden(GatehouseError):
 
     code = "forbidden"
     default_detail = "You may not do this."
+
+
+class StalePage(GatehouseError):
+    """A form of a page that this browser got under another cookie, or long ago. With `ours` it surely was our page.
+
+    Nothing was changed.
+    """
+
+    code = "stale-page"
+    default_detail = (
+        "This page was used already, or had been open for too long. Load it again: if what you did isn't there, "
+        "repeat it."
+    )
+
+    def __init__(self, *, ours: bool = False) -> None:
+        self.ours = ours
+        super().__init__()
 
 
 class RateLimited(GatehouseError):

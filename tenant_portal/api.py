@@ -23,7 +23,8 @@ from app.errors import (
     Unavailable,
 )
 from app.web.caller import identify
-from app.web.docs import refusals
+from app.web.docs import SentOnce, refusals
+from app.web.repeats import CallsOnce
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED
 from tenant_portal import account_api, factors_api, members_api
@@ -53,6 +54,7 @@ _OK: Final = 200
     "/{slug:str}/otp/request",
     status_code=202,
     summary="Ask for a code",
+    operation_class=SentOnce,
     responses=refusals(
         InvalidRequest,
         InvalidToken,
@@ -100,6 +102,7 @@ async def request_code(
     "/{slug:str}/otp/resend",
     status_code=202,
     summary="Send a new code",
+    operation_class=SentOnce,
     responses=refusals(
         InvalidRequest,
         InvalidToken,
@@ -133,8 +136,15 @@ async def resend_code(request: AnyRequest, slug: Slug, data: JSONBody[ResendRequ
     "/{slug:str}/otp/verify",
     status_code=200,
     summary="Sign in with the code",
+    operation_class=SentOnce,
     responses=refusals(
-        InvalidRequest, InvalidCode, InvalidToken, CodeExpired, RateLimited, TooManyAttempts, Unavailable
+        InvalidRequest,
+        InvalidCode,
+        InvalidToken,
+        CodeExpired,
+        RateLimited,
+        TooManyAttempts,
+        Unavailable,
     ),
 )
 async def verify_code(request: AnyRequest, slug: Slug, data: JSONBody[VerifyRequest]) -> Entered:
@@ -177,6 +187,7 @@ ROUTES: Final = (
     Router(
         "/api/v1/tenants",
         route_handlers=[request_code, resend_code, verify_code, challenge_status],
+        middleware=[CallsOnce()],
         tags=["Sign-in"],
     ),
     *members_api.ROUTES,

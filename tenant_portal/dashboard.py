@@ -12,7 +12,8 @@ from app.auth.asking import Realm
 from app.auth.devices import read_device_token
 from app.auth.sessions import LiveSession
 from app.errors import NotFound
-from app.web.browser import TENANT, Answer, leave, visitor
+from app.web.browser import TENANT, Answer, jar_of, leave, visitor
+from app.web.cookies import per_tenant
 from app.web.sentences import notice
 from app.web.services import AnyRequest, services
 from app.web.useragents import describe
@@ -41,8 +42,13 @@ async def member_session(request: AnyRequest, slug: str) -> LiveSession | None:
 
 
 def to_login(request: AnyRequest, slug: str) -> Answer:
-    """Where whoever isn't signed in begins."""
-    return leave(request, f"/t/{slug}/login")
+    """Where whoever isn't signed in begins. Whoever was, is told so, and comes back to the page they were on."""
+    if not jar_of(request).sent(request, per_tenant(TENANT.cookie, slug)):
+        return leave(request, f"/t/{slug}/login")
+    step = request.scope["path"].removeprefix(f"/t/{slug}/")
+    page = own_page(step) if request.method == "GET" else None
+    query = {"done": "ended" if request.method == "GET" else "unsaved"} | ({"next": page} if page else {})
+    return leave(request, f"/t/{slug}/login?{urlencode(query)}")
 
 
 @get("/t/{slug:str}")

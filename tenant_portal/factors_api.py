@@ -21,7 +21,8 @@ from app.errors import (
 )
 from app.web.browser import TENANT
 from app.web.caller import client_of, require_session
-from app.web.docs import refusals
+from app.web.docs import SentOnce, refusals
+from app.web.repeats import CallsOnce
 from app.web.services import AnyRequest, services
 from tenant_portal.payloads import SecondFactor, Tokens
 
@@ -76,6 +77,8 @@ class BackupCodes(Struct, frozen=True):
     status_code=200,
     summary="Second step of a sign-in",
     tags=["Sign-in"],
+    operation_class=SentOnce,
+    middleware=[CallsOnce()],
     responses=refusals(InvalidRequest, InvalidCode, CodeExpired, TooManyAttempts, RateLimited, Unavailable),
 )
 async def second_step(request: AnyRequest, data: JSONBody[MfaRequest]) -> Tokens:
@@ -114,8 +117,17 @@ async def enrol(request: AnyRequest, data: JSONBody[EnrolRequest | None] = None)
     status_code=200,
     summary="Confirm the app with its first code",
     security=_EITHER,
+    operation_class=SentOnce,
+    middleware=[CallsOnce()],
     responses=refusals(
-        InvalidRequest, InvalidToken, InvalidCode, Forbidden, CodeExpired, RateLimited, TooManyAttempts, Unavailable
+        InvalidRequest,
+        InvalidToken,
+        InvalidCode,
+        Forbidden,
+        CodeExpired,
+        RateLimited,
+        TooManyAttempts,
+        Unavailable,
     ),
 )
 async def confirm(request: AnyRequest, data: JSONBody[ConfirmRequest]) -> Tokens | SecondFactor:

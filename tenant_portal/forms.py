@@ -92,6 +92,7 @@ async def delivery_part(
         slug=slug,
         state=status.state,
         channel=status.channel,
+        resend_in=pending.resend_in(services(request).clock()),
         **context,
     )
 

@@ -27,7 +27,8 @@ from app.errors import (
 )
 from app.masking import mask_email, mask_phone
 from app.web.caller import Caller, client_of, identify, require_session
-from app.web.docs import refusals
+from app.web.docs import SentOnce, refusals
+from app.web.repeats import CallsOnce
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED, choose_language
 from tenant_portal.answers import Slug, answer
@@ -100,6 +101,7 @@ class ConsentList(Struct, frozen=True):
     "/{slug:str}/members",
     status_code=202,
     summary="Register",
+    operation_class=SentOnce,
     responses=refusals(
         InvalidRequest,
         InvalidToken,
@@ -218,7 +220,7 @@ async def withdraw_consent(request: AnyRequest, consent_id: FromPath[UUID]) -> N
 
 
 ROUTES: Final = (
-    Router("/api/v1/tenants", route_handlers=[register], tags=["Sign-in"]),
+    Router("/api/v1/tenants", route_handlers=[register], middleware=[CallsOnce()], tags=["Sign-in"]),
     Router(
         "/api/v1/auth",
         route_handlers=[change_contact, confirm_contact, change_password, consents, withdraw_consent],

@@ -11,9 +11,10 @@ from litestar import Router, get, post
 from litestar.params import FromPath
 
 from app.auth.asking import Issued, Realm
-from app.errors import FieldError, GatehouseError, InvalidRequest
+from app.errors import FieldError, GatehouseError, InvalidRequest, StalePage
 from app.web.browser import TENANT, Answer, is_htmx, redirect, visitor
 from app.web.forms import Form
+from app.web.repeats import FormsOnce
 from app.web.sentences import notice
 from app.web.services import AnyRequest, services
 from app.web.texts import UNDETERMINED, choose_language
@@ -25,6 +26,7 @@ from tenant_portal import (
     factor_pages,
     password_pages,
     registration_pages,
+    stale,
 )
 from tenant_portal.arrival import arrive, destination, permitted, wanted_of
 from tenant_portal.forms import ASKING, CHECKING, code_page, delivery_part, form_page
@@ -76,6 +78,9 @@ async def sign_in(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Asks how to reach the person. Whoever is signed in already goes on."""
     Realm.of(slug)
     wanted = wanted_of(request)
+    if request.query_params.get("done") == "ended":
+        # Another process has found it; this one may not have heard of it yet.
+        await TENANT.session_anew(request)
     session = await dashboard.session_of(request, slug)
     if session is not None:
         return redirect(destination(request, slug, wanted, session.subject.kind))
@@ -132,7 +137,8 @@ async def delivery_status(request: AnyRequest, slug: FromPath[str]) -> Answer:
     pending = Pending.read(request, slug)
     if pending is None or not is_htmx(request):
         return redirect(f"/t/{slug}/verify")
-    return await delivery_part(request, "tenant/verify.html", pending, slug=slug)
+    channels = list(services(request).settings.providers)
+    return await delivery_part(request, "tenant/verify.html", pending, slug=slug, channels=channels)
 
 
 @post("/t/{slug:str}/resend")
@@ -180,6 +186,8 @@ ROUTES: Final = (
             *password_pages.HANDLERS,
             *registration_pages.HANDLERS,
         ],
+        middleware=[FormsOnce(TENANT.name, TENANT.prove)],
+        exception_handlers={StalePage: stale.lead_on},
         include_in_schema=False,
     ),
 )

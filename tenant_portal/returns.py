@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-# Pages below /t/{slug}/ that want a fresh sign-in, and so are led back to after it. None looks like a URL.
+# Pages below /t/{slug}/ that are led back to after a sign-in. None looks like a URL.
 RESET: Final = "password"
 _EVERYBODYS: Final = frozenset({"factors"})
-_MEMBERS: Final = frozenset({RESET, "contacts/email", "contacts/phone"})
+_MEMBERS: Final = frozenset({RESET, "contacts/email", "contacts/phone", "consents"})
 _LONGEST: Final = 1000
 
 

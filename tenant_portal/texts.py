@@ -10,6 +10,8 @@ from app.web.useragents import describe
 
 NOTICES: Final = {
     "signed-out": "You are signed out.",
+    "ended": "You were signed out. Sign in to go on where you were.",
+    "unsaved": "You were signed out. What you sent was not saved: sign in, and do it again.",
     "session-ended": "That session has ended.",
     "others-ended": "All other sessions have ended.",
     "device-forgotten": "That device is forgotten. Its next sign-in is a stranger's.",

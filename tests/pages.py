@@ -13,6 +13,7 @@ import httpx
 
 from app.keys import KeyRing
 from app.storage.db import Database
+from app.web.cookies import per_tenant
 from tests.http import BASE_URL, Http
 from tests.markup import faults
 from tests.people import current_code
@@ -68,6 +69,16 @@ class Visitor:
     def cookies(self) -> dict[str, str]:
         """The cookies the browser has by now."""
         return {cookie.name: cookie.value or "" for cookie in self.client.cookies.jar}
+
+    @property
+    def session(self) -> str | None:
+        """The cookie of the one session that the browser has, or None."""
+        return next((value for name, value in self.cookies.items() if "gh_session_" in name), None)
+
+
+def session_name(slug: str) -> str:
+    """The name of a tenant's session cookie, on a developer's machine."""
+    return f"gh_{per_tenant('session', slug)}"
 
 
 def challenge_of(person: Visitor, cookie: str = "challenge") -> str:

@@ -28,6 +28,7 @@ from tests.conftest import Clock
 from tests.factors import App
 from tests.http import BASE_URL, Http
 from tests.matrix import ROLES, STAFF, STRANGERS, Bodies, Caller, Forms, Operation, operations, people_of
+from tests.pages import session_name
 from tests.people import CONSENT, SomeTenant, add_member, add_tenant, current_code
 from tests.rows import TENANT_TABLES, Dump, dump_of, insert, values_for
 
@@ -193,7 +194,8 @@ class Town:
             session_id=bearer_id,
         )
         # Each portal is shown it, and each other one's.
-        cookies = {"gh_session": cookie, "gh_admin": cookie}
+        houses = (house.tenant.slug for house in (self.ours, self.theirs))
+        cookies = {"gh_admin": cookie} | {session_name(slug): cookie for slug in houses}
         return Ticket(bearer, cookies, {"admin" if kind == "admin" else "tenant": cookie})
 
     async def ticket(self, caller: Caller) -> Ticket:
@@ -203,7 +205,10 @@ class Town:
                 return Ticket()
             case ["half"]:
                 half = per_tenant("half", self.ours.tenant.slug)
-                kept = {"gh_session": self.ours.mfa_token, f"gh_{half}": f"totp.{self.ours.mfa_token}."}
+                kept = {
+                    session_name(self.ours.tenant.slug): self.ours.mfa_token,
+                    f"gh_{half}": f"totp.{self.ours.mfa_token}.",
+                }
                 return Ticket(self.ours.mfa_token, kept)
             case ["over", how]:
                 return self.over[how]

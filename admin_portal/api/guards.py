@@ -14,7 +14,6 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Middleware
 
-from admin_portal.desk import desk
 from app.audit.log import Actor
 from app.auth.admin_sessions import is_fresh
 from app.auth.sessions import LiveSession
@@ -22,7 +21,7 @@ from app.errors import ConfigurationError, Forbidden, InvalidToken
 from app.tenants.model import Tenant
 from app.web import csrf
 from app.web.browser import ADMIN, jar_of
-from app.web.caller import api_key, client_of
+from app.web.caller import api_key
 from app.web.services import AnyRequest, services
 
 # The least role of a route, as its `opt`. Whoever may more may less.
@@ -117,7 +116,7 @@ async def _identify(request: AnyRequest) -> AdminCaller:
         key.require("admin")
         return AdminCaller(Actor("api-key", key.id), key.id, key.role)
     session = await ADMIN.session(request)
-    if session is None or not await desk(request).admin_sessions.goes_on(session, client_of(request)):
+    if session is None:
         raise InvalidToken("Present an API key, or sign in.")
     if request.method not in _SAFE:
         _check_origin(request)

@@ -24,6 +24,7 @@ _LIST: Final = "SELECT * FROM fn.subject_sessions($1, $2, $3, $4)"
 _END_SUBJECT: Final = "SELECT fn.end_subject_sessions($1, $2, $3, $4, $5, $6, $7) AS ended"
 _DEVICES: Final = "SELECT * FROM fn.subject_devices($1, $2, $3, $4)"
 _REVOKE: Final = "SELECT fn.revoke_devices($1, $2, $3, $4, $5, $6) AS revoked"
+_END_REASON: Final = "SELECT fn.session_end_reason($1, $2, $3) AS reason"
 _EVENTS: Final = "SELECT * FROM fn.subject_events($1, $2, $3, $4, $5)"
 
 # The methods of a session that are a second factor.
@@ -143,6 +144,12 @@ class Sessions(SignIns):
         if session is None or session.secret_hash is None:
             return None
         return session if secrets.compare_digest(session.secret_hash, token_hash(cookie)) else None
+
+    async def end_reason(self, cookie: str) -> str:
+        """Why the session of a cookie is over; `unknown` where nobody noted it, or it is none of ours."""
+        packed = unpack_cookie(cookie)
+        row = await self._db.row(_END_REASON, *packed, token_hash(cookie)) if packed is not None else None
+        return (row["reason"] if row else None) or "unknown"
 
     def read(self, access_token: str) -> AccessClaims:
         """The claims of an access token, without asking whether its session still lives. Raises `InvalidToken`."""

@@ -35,6 +35,11 @@ class Jar:
         value = request.cookies.get(self.name(cookie))
         return value if value and value.isascii() and len(value) <= _LONGEST else None
 
+    def all_sent(self, request: AnyRequest, prefix: str) -> list[str]:
+        """The names, without our own prefix, of all cookies of the browser that begin so; oldest first in browsers."""
+        begin = self.name("")
+        return [name.removeprefix(begin) for name in request.cookies if name.startswith(begin + prefix)]
+
     def sent(self, request: AnyRequest, cookie: str) -> bool:
         """Whether the browser sent anything under this name."""
         return self.name(cookie) in request.cookies

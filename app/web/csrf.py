@@ -5,6 +5,8 @@ token in the form that only the holder of a cookie can have been given.
 """
 
 import hmac
+import secrets
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,6 +15,8 @@ from app.keys import KeyRing, Keys, base64url, keyed_hash
 
 FIELD: Final = "csrf_token"
 HEADER: Final = "x-csrf-token"
+
+_NUMBER_BYTES: Final = 16
 
 
 def same_origin(headers: Mapping[str, str], public_url: str) -> bool:
@@ -48,15 +52,27 @@ def opened_elsewhere(headers: Mapping[str, str], public_url: str) -> str | None:
 
 
 def token(keys: Keys, face: str, cookie: str) -> str:
-    """The token for the holder of a cookie. It tells nothing about the cookie."""
-    return base64url(_mac(keys, face, cookie))
+    """A token for the holder of a cookie: the number of one page's forms, and the proof that we gave it.
+
+    Each call makes another number, so a form that is sent twice is told from two forms (`app.web.repeats`). It tells
+    nothing about the cookie.
+    """
+    number = secrets.token_bytes(_NUMBER_BYTES)
+    return base64url(number + _mac(keys, face, cookie, number))
 
 
 def holds(ring: KeyRing, face: str, cookie: str, presented: str) -> bool:
     """Whether the token was made for this cookie, with any key in force."""
     given = presented.encode()
-    return any(hmac.compare_digest(token(keys, face, cookie).encode(), given) for keys in ring.by_thumbprint.values())
+    try:
+        number = urlsafe_b64decode(given + b"=" * (-len(given) % 4))[:_NUMBER_BYTES]
+    except ValueError:
+        return False
+    return any(
+        hmac.compare_digest(base64url(number + _mac(keys, face, cookie, number)).encode(), given)
+        for keys in ring.by_thumbprint.values()
+    )
 
 
-def _mac(keys: Keys, face: str, cookie: str) -> bytes:
-    return keyed_hash(keys.cookie, "csrf", face.encode(), cookie.encode())
+def _mac(keys: Keys, face: str, cookie: str, number: bytes) -> bytes:
+    return keyed_hash(keys.cookie, "csrf", face.encode(), cookie.encode(), number)

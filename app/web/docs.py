@@ -1,6 +1,7 @@
 """The API reference: an OpenAPI document made from the handlers, and a page that shows it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jinja2
@@ -13,12 +14,16 @@ from litestar.openapi.spec import (
     Example,
     OpenAPIMediaType,
     OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Parameter,
     Reference,
+    Schema,
     SecurityScheme,
     Tag,
 )
 
-from app.errors import GatehouseError, InvalidCode, NotFound
+from app.errors import GatehouseError, InvalidCode, KeyInUse, KeyReused, NotFound
 from app.web.problems import PROBLEM_JSON, STATUS, Problem, title
 
 _DESCRIPTION: Final = """\
@@ -82,6 +87,24 @@ def _example(kind: type[GatehouseError], status: int) -> Example:
     if kind is InvalidCode:
         value["attempts_left"] = 4
     return Example(id=kind.code, summary=kind.default_detail, value=value)
+
+
+_KEY: Final = Parameter(
+    name="Idempotency-Key",
+    param_in="header",
+    description="A random text of your own, such as a UUID. If the answer gets lost, send the same again within two "
+    "minutes: you get it, and nothing is sent, spent or counted twice.",
+    schema=Schema(type=OpenAPIType.STRING, min_length=16, max_length=255),
+)
+
+
+@dataclass
+class SentOnce(Operation):
+    """A POST whose answer can't be had a second time otherwise: see `app.web.repeats.CallsOnce`."""
+
+    def __post_init__(self) -> None:
+        self.parameters = [*(self.parameters or []), _KEY]
+        self.responses = also(self.responses or {}, KeyInUse, KeyReused)
 
 
 class ReferencePage(OpenAPIRenderPlugin):

@@ -10,6 +10,7 @@ from litestar.params import FromPath
 from app.auth.disowning import check_link, disown
 from app.delivery.disowning import PATH
 from app.web.browser import TENANT, Answer, visitor
+from app.web.repeats import FormsOnce
 from app.web.services import AnyRequest, services
 
 _TEMPLATE: Final = "tenant/not_me.html"
@@ -31,4 +32,9 @@ async def end(request: AnyRequest, token: FromPath[str]) -> Answer:
     return await TENANT.page(request, _TEMPLATE, token=token, stood=stood)
 
 
-route: Final = Router(PATH, route_handlers=[ask, end], include_in_schema=False)
+route: Final = Router(
+    PATH,
+    route_handlers=[ask, end],
+    middleware=[FormsOnce(TENANT.name, TENANT.prove)],
+    include_in_schema=False,
+)

@@ -74,6 +74,7 @@ STATUS: Final[Mapping[type[GatehouseError], int]] = {
     errors.InvalidCredentials: 401,
     errors.InvalidToken: 401,
     errors.Forbidden: 403,
+    errors.StalePage: 403,
     errors.RateLimited: 429,
     errors.TenantNotFound: 404,
     errors.TenantSuspended: 403,

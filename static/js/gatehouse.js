@@ -37,19 +37,48 @@ function regroup(list) {
 }
 
 // The server refuses an early resend; this spares the try.
-const count = one("[data-count]");
-if (count) {
-  const buttons = document.querySelectorAll("[data-wait]");
-  const until = Date.now() + 1000 * buttons[0].dataset.wait;
+const waiting = document.querySelectorAll("[data-wait]");
+if (waiting.length) {
+  const until = Date.now() + 1000 * waiting[0].dataset.wait;
   const tick = () => {
     const left = Math.max(0, Math.ceil((until - Date.now()) / 1000));
-    buttons.forEach((button) => (button.disabled = left > 0));
-    count.textContent = left === 1 ? "1 second" : `${left} seconds`;
+    waiting.forEach((button) => (button.disabled = left > 0));
+    for (const count of document.querySelectorAll("[data-count]"))
+      if (left) count.textContent = left === 1 ? "1 second" : `${left} seconds`;
+      else count.parentElement.textContent = count.parentElement.dataset.then;
     if (left) setTimeout(tick, 1000);
-    else count.parentElement.textContent = "You can ask for a new code now.";
   };
   tick();
 }
+// The ways out are shown when they are needed.
+addEventListener("htmx:afterSettle", () => {
+  if (one("#delivery.bad")) one("#f-channel").open = true;
+});
+
+// A form is sent once; the server does it once as well. It opens again when the browser comes back to the page, and after
+// a while: a download, or a navigation that was stopped, leaves the page where it is and says nothing.
+const sent = new Map();
+function lock(form) {
+  const buttons = [...form.elements].filter((each) => each.type === "submit" && !each.disabled);
+  sent.set(form, { buttons, focus: document.activeElement, timer: setTimeout(() => unlock(form), 10000) });
+  // The browser reads the pressed button after this event.
+  setTimeout(() => sent.has(form) && buttons.forEach((button) => (button.disabled = true)));
+}
+function unlock(form) {
+  const { buttons = [], focus, timer } = sent.get(form) ?? {};
+  clearTimeout(timer);
+  sent.delete(form);
+  buttons.forEach((button) => (button.disabled = false));
+  if (document.activeElement === document.body && buttons.includes(focus)) focus.focus();
+}
+addEventListener("submit", (event) => {
+  if (event.defaultPrevented || event.target.method !== "post") return;
+  if (sent.has(event.target)) event.preventDefault();
+  else lock(event.target);
+});
+addEventListener("pageshow", () => [...sent.keys()].forEach(unlock));
+addEventListener("htmx:beforeRequest", ({ detail }) => detail.elt.matches("form[method=post]") && lock(detail.elt));
+addEventListener("htmx:afterRequest", ({ detail }) => unlock(detail.elt));
 
 // Single keys can be switched off (WCAG 2.1.4).
 const help = one("#help");

@@ -12,6 +12,7 @@ from app.storage.db import Database
 from tests.admins import AdminBrowser, Office, add_admin, edit, open_office
 from tests.conftest import Clock
 from tests.http import BASE_URL
+from tests.pages import session_name
 from tests.people import SomeTenant, add_member, count, current_code
 
 WRITES = ("contact", "delivery", "details", "suspend", "unlock", "sign-in-link", "sessions/end-all", "test-message")
@@ -148,11 +149,11 @@ async def test_neither_portal_takes_the_others_session(office: Office) -> None:
     code = await current_code(office.db, office.ring, challenge)
     await customer.press(f"/t/{tenant.slug}/verify", f"/t/{tenant.slug}/verify", {"code": code})
     assert customer.page.status_code == 303
-    session = customer.client.cookies["gh_session"]
+    session = customer.client.cookies[session_name(tenant.slug)]
 
     thief = AdminBrowser.of(office.http)
     thief.client.cookies.set("gh_admin", session)
-    thief.client.cookies.set("gh_session", admin.client.cookies["gh_admin"])
+    thief.client.cookies.set(session_name(tenant.slug), admin.client.cookies["gh_admin"])
     before = await footprint(office, tenant)
     for path in ("/admin", "/admin/tenants", f"/admin/tenants/{tenant.slug}"):
         assert (await thief.get(path)).status_code == 303, path

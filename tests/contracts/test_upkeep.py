@@ -33,6 +33,7 @@ _KINDS: list[tuple[str, dict[str, Any], timedelta]] = [
     ("claims", {"email": "ana@home.example", "expires_at": "age"}, timedelta()),
     ("half_sign_ins", {"subject_kind": "member", "expires_at": "age"}, 45 * MINUTE),
     ("idempotency_keys", {"key": "k", "fingerprint": b"f", "begun_at": "age"}, DAY),
+    ("repeats", {"id": b"i", "fingerprint": b"f", "begun_at": "age"}, 2 * MINUTE),
     ("sessions", {"subject_kind": "member", "expires_at": "age"}, 30 * DAY),
     ("provider_reports", {"state": "failed", "unhealthy": False, "received_at": "age"}, 2 * MINUTE),
     ("refusals", {"recipient_key": b"r", "reason": "hourly", "minute": "age"}, 30 * DAY),

@@ -1,6 +1,7 @@
 """An admin signs in, over HTTP and without JavaScript; and what each role may then do."""
 
 from collections.abc import AsyncIterator
+from urllib.parse import urlencode
 
 import pytest
 from litestar import get
@@ -16,6 +17,7 @@ from app.storage import SYSTEM_TENANT
 from app.storage.db import Database
 from tests.admins import AdminBrowser, Office, add_admin, open_office
 from tests.conftest import Clock
+from tests.http import serve
 from tests.people import count, current_code, wrong
 
 SIGN_IN = "/admin/sign-in"
@@ -133,9 +135,53 @@ async def test_a_session_ends_when_nobody_uses_it(office: Office) -> None:
     browser = await office.signed_in()
     assert (await browser.get("/admin")).status_code == 200
     office.clock.forward(minutes=15)
-    assert (await browser.get("/admin")).headers["location"] == SIGN_IN
+    assert (await browser.get("/admin")).headers["location"] == f"{SIGN_IN}?why=idle"
     sql = "SELECT count(*) FROM audit_events WHERE at = $1 AND action = 'session.ended' AND data ->> 'reason' = 'idle'"
     assert await count(office.db, sql, office.clock()) == 1
+
+
+@pytest.mark.parametrize("minutes", [15, 60 * 24])
+async def test_after_a_rest_the_sign_in_says_so_and_comes_back(
+    settings: Settings, office: Office, minutes: int
+) -> None:
+    """No process sends the browser round, however lately it believed in the session; then the page is there again."""
+    there = "/admin/tenants?q=acme"
+    async with serve(settings, office.clock) as other:
+        admin = await add_admin(office.db, office.clock)
+        browser, twin = AdminBrowser.of(office.http), AdminBrowser.of(other)
+        await browser.sign_in(office.db, office.ring, admin)
+        twin.client.cookies.update(browser.client.cookies)
+        office.clock.forward(minutes=minutes)
+        first = await browser.get(there)
+        assert first.headers["location"] == f"{SIGN_IN}?next=%2Fadmin%2Ftenants%3Fq%3Dacme&why=idle"
+        assert (await twin.get(there)).headers["location"] == first.headers["location"], "also in another tab"
+        await browser.post("/admin/tenants/some/unlock", Referer=f"http://localhost:8000{there}")
+        assert browser.page.headers["location"] == f"{SIGN_IN}?next=%2Fadmin%2Ftenants%3Fq%3Dacme&why=idle-unsaved"
+        for process in (browser, twin):
+            await process.get(first.headers["location"])
+            assert process.page.status_code == 200, "no circle"
+            assert "You were signed out after 15 minutes without use" in process.words
+        await browser.sign_in(office.db, office.ring, admin, at=first.headers["location"])
+        assert browser.page.headers["location"] == there
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "https://evil.example/admin",
+        "//evil.example",
+        "/admin/../t/x",
+        "/admin/sign-out",
+        "/t/acme/",
+        "/admin\\evil",
+        "",
+    ],
+)
+async def test_nobody_comes_back_to_elsewhere(office: Office, wanted: str) -> None:
+    """`next` leads to pages of this portal and nowhere else."""
+    browser = AdminBrowser.of(office.http)
+    await browser.get(f"{SIGN_IN}?{urlencode({'next': wanted, 'why': 'idle'})}")
+    assert browser.value("next") == "/admin"
 
 
 async def test_signing_out_ends_the_session(office: Office) -> None:

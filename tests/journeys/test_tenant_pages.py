@@ -17,7 +17,7 @@ from app.storage.db import Database
 from app.tenants.service import Tenants
 from tests.conftest import Clock
 from tests.http import Http, serve
-from tests.pages import Visitor, challenge_of, looks, sign_in, visitor
+from tests.pages import Visitor, challenge_of, looks, session_name, sign_in, visitor
 from tests.people import add_tenant, count, current_code, wrong
 
 OPERATOR, SHELL = Actor("operator"), Client("cli")
@@ -47,10 +47,10 @@ async def test_from_the_front_door_to_the_dashboard(person: Visitor, db: Databas
     assert str(tenant.email) not in person.page.text
     assert f"Signed inChrome on Linux · {person.address}" in person.text
 
-    session = person.cookies["gh_session"]
+    session = person.session
     await person.submit(f"/t/{tenant.slug}/logout")
     assert "You are signed out." in person.text
-    person.client.cookies.set("gh_session", session, domain="localhost.local")
+    person.client.cookies.set(session_name(tenant.slug), str(session), domain="localhost.local")
     await person.open(f"/t/{tenant.slug}/")
     assert person.page.url.path == f"/t/{tenant.slug}/login"
 
@@ -139,7 +139,7 @@ async def test_wrong_codes_are_counted_down_and_the_fifth_ends_it(
         assert answer.status_code == 429
         assert "Too many attempts" in person.text
         assert answer.headers["retry-after"]
-    assert "gh_session" not in person.cookies
+    assert person.session is None
 
 
 async def test_a_code_that_only_lacks_a_digit_costs_nothing_and_is_kept(
@@ -377,7 +377,7 @@ async def test_an_admins_link_opens_no_tenant_page(http: Http, db: Database, clo
         await person.open(f"/t/any-tenant/link/{link}")
         answer = await person.submit(f"/t/any-tenant/link/{link}")
         assert answer.status_code == 410
-        assert "gh_session" not in person.cookies
+        assert person.session is None
 
 
 async def test_a_front_end_gets_its_person_back(settings: Settings, db: Database, ring: KeyRing, clock: Clock) -> None:

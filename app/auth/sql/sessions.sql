@@ -132,6 +132,15 @@ BEGIN
     RETURN true;
 END $$;
 
+-- Why a browser's session ended, for whoever has its cookie.
+CREATE OR REPLACE FUNCTION fn.session_end_reason(p_tenant uuid, p_session uuid, p_secret_hash bytea)
+RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    RETURN (SELECT s.end_reason FROM sessions s
+            WHERE s.tenant_id = p_tenant AND s.id = p_session AND s.secret_hash = p_secret_hash);
+END $$;
+
 -- Rotates a refresh token (RFC 9700 section 4.14.2). `p_n` is the number the presented token carries.
 --   rotated  it was the newest; the successor is in place
 --   retried  its successor is in place for less than the grace and unused: the caller recomputes the same one

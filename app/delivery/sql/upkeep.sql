@@ -50,6 +50,8 @@ BEGIN
         ['outbox', 'created_at < $1 - interval ''1 day'' AND state NOT IN (''queued'', ''sending'')', 'created_at'],
         -- Answers to be repeated for a day, encrypted: they may name somebody who is erased by now.
         ['idempotency_keys', 'begun_at < $1 - interval ''1 day''', 'begun_at'],
+        -- Answers of forms, sealed.
+        ['repeats', 'begun_at < $1 - interval ''2 minutes''', 'begun_at'],
         ['provider_reports', 'received_at < $1 - interval ''2 minutes''', 'received_at'],
         ['send_counts', 'since < $1 - interval ''2 days''', 'since'],
         ['half_sign_ins', 'expires_at < $1 - interval ''45 minutes''', 'expires_at'],

@@ -52,3 +52,15 @@ class IdempotencyKey(OfTenant, Base):
     begun_at: Mapped[datetime]
     key_id: Mapped[str | None]
     answer: Mapped[bytes | None]
+
+
+class Repeat(OfTenant, Base):
+    """What a form or a POST of an app was answered, sealed. `answer` is null while the first one is under way."""
+
+    __tablename__ = "repeats"
+    __table_args__ = (Index("ix_repeats_begun", "begun_at"),)
+
+    id: Mapped[bytes] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes]
+    begun_at: Mapped[datetime]
+    answer: Mapped[bytes | None]
