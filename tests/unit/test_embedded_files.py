@@ -1,16 +1,18 @@
 """Private files, locks and accounts of the embedded servers, without any server."""
 
 import os
+import pwd
 import shutil
 import stat
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from app.embedded import account as accounts
 from app.embedded.account import Account, server_account
 from app.embedded.errors import DataDirectoryUnusable
 from app.embedded.files import prepare_data_dir, prepare_servers_dir, write_private
@@ -136,20 +138,18 @@ class Users:
         self.commands: list[list[str]] = []
         self.answers = iter(["useradd: cannot lock /etc/passwd; try again later.", ""])
         monkeypatch.setattr(os, "geteuid", lambda: 0)
-        monkeypatch.setattr(accounts.pwd, "getpwnam", self._by_name)
-        monkeypatch.setattr(accounts.pwd, "getpwuid", self._by_number)
-        monkeypatch.setattr(accounts.shutil, "which", lambda name, **_: name if name == program else None)
-        monkeypatch.setattr(accounts.subprocess, "run", self._run)
-        monkeypatch.setattr(accounts.time, "sleep", lambda _: None)
+        monkeypatch.setattr(pwd, "getpwnam", self._by_name)
+        monkeypatch.setattr(pwd, "getpwuid", self._by_number)
+        monkeypatch.setattr(shutil, "which", lambda name, **_: name if name == program else None)
+        monkeypatch.setattr(subprocess, "run", self._run)
+        monkeypatch.setattr(time, "sleep", lambda _: None)
 
     def _by_name(self, name: str) -> SimpleNamespace:
         return SimpleNamespace(pw_name=name, pw_uid=self.known[name], pw_gid=self.known[name])
 
     def _by_number(self, uid: int) -> SimpleNamespace:
-        (name,) = [name for name, number in self.known.items() if number == uid] or [None]
-        if name is None:
-            raise KeyError(uid)
-        return self._by_name(name)
+        names = {number: name for name, number in self.known.items()}
+        return self._by_name(names[uid])
 
     def _run(self, command: list[str], **_: object) -> SimpleNamespace:
         self.commands.append(command)
