@@ -36,8 +36,9 @@ from app.web.services import AnyRequest, services
 Answer: TypeAlias = Response[Any]
 
 _PRE_SESSION: Final = "pre"
-# What it was before the last sign-in.
+# What forms were bound to before the last sign-in: that, or the session that it ended.
 _PAST: Final = "past"
+_PAST_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}|[A-Za-z0-9_-]{86}")
 # As long as the longest code.
 _KEPT_AFTER_SIGN_IN: Final = timedelta(minutes=15)
 # More cookies than these grow into what servers refuse to read.
@@ -152,7 +153,7 @@ class Face:
         """
         if signed_in.subject.kind not in self.subjects or signed_in.cookie is None:
             raise CodeExpired("This link has expired or was used already.")
-        slug = signed_in.tenant_slug
+        slug, before = signed_in.tenant_slug, await self._holder(request)
         previous = await self._look_up(request, slug)
         if previous is not None:
             await services(request).sessions.logout(previous, visitor(request))
@@ -160,11 +161,11 @@ class Face:
         name = self._cookie_name(slug)
         session = jar.make(name, signed_in.cookie, seconds=signed_in.refresh_expires_in, same_site=self.same_site)
         changed = [session, *await self._crowded_out(request, name), *cookies]
-        before = self._pre_session(request, _PRE_SESSION)
         if before is not None:
             # Its forms may still be sent again, or be open in another tab for another tenant.
-            kept = int(_KEPT_AFTER_SIGN_IN.total_seconds())
-            changed += [jar.drop(_PRE_SESSION), jar.make(_PAST, before, seconds=kept)]
+            changed.append(jar.make(_PAST, before, seconds=int(_KEPT_AFTER_SIGN_IN.total_seconds())))
+            if before == jar.read(request, _PRE_SESSION):
+                changed.append(jar.drop(_PRE_SESSION))
         return leave(request, to, changed)
 
     async def exit(self, request: AnyRequest, to: str) -> Answer:
@@ -226,21 +227,17 @@ class Face:
         """The cookie that this browser's next forms are bound to."""
         if await self.session(request) is not None:
             return self._own_cookie(request, self._slug(request))
-        return self._pre_session(request, _PRE_SESSION)
+        return _read(request, _PRE_SESSION, _PRE_SESSION_VALUE)
 
     async def _proven(self, request: AnyRequest, token: str) -> Proven | None:
         """Which of the browser's cookies a form is bound to. Signed in, one from before counts no more."""
         own = self._own_cookie(request, self._slug(request))
         signed_in = await self.session(request) is not None
-        before = [self._pre_session(request, name) for name in (_PRE_SESSION, _PAST)]
+        before = (_read(request, _PRE_SESSION, _PRE_SESSION_VALUE), _read(request, _PAST, _PAST_VALUE))
         for cookie, alive in ((own, signed_in), *((each, not signed_in) for each in before)):
             if cookie and csrf.holds(services(request).ring, self.name, cookie, token):
                 return Proven(token, cookie, alive)
         return None
-
-    def _pre_session(self, request: AnyRequest, name: str) -> str | None:
-        value = jar_of(request).read(request, name)
-        return value if value and _PRE_SESSION_VALUE.fullmatch(value) else None
 
 
 TENANT: Final = Face("tenant", "session", "lax", frozenset({"tenant", "member"}), by_tenant=True)
@@ -272,6 +269,11 @@ def visitor(request: AnyRequest) -> Client:
 def jar_of(request: AnyRequest) -> Jar:
     """The cookies of this installation."""
     return Jar(services(request).settings)
+
+
+def _read(request: AnyRequest, cookie: str, shape: re.Pattern[str]) -> str | None:
+    value = jar_of(request).read(request, cookie)
+    return value if value and shape.fullmatch(value) else None
 
 
 def _render(request: AnyRequest, template: str, block: str | None, context: dict[str, object]) -> str:
