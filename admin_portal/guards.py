@@ -15,7 +15,7 @@ from app.audit.log import Actor
 from app.auth.admin_sessions import is_fresh
 from app.auth.sessions import LiveSession
 from app.errors import ConfigurationError, Forbidden, GatehouseError, InvalidToken
-from app.web.browser import ADMIN, Answer, is_htmx, redirect, visitor
+from app.web.browser import ADMIN, Answer, is_htmx, lacks_factor, redirect, visitor
 from app.web.problems import refuse
 from app.web.services import AnyRequest, services
 
@@ -137,7 +137,8 @@ def _ask_to_sign_in(request: AnyRequest, _: InvalidToken) -> Answer:
         there = f"{here}{'&' if '?' in here else '?'}{_AGAIN}=1"
         page = request.app.state.pages.get_template("admin/again.html").render(there=there)
         return Response(page.encode(), media_type="text/html")
-    return redirect(sign_in_address(here, "ended" if request.method == "POST" else None))
+    why = "due" if lacks_factor(request) else "ended" if request.method == "POST" else None
+    return redirect(sign_in_address(here, why))
 
 
 def _problem(request: AnyRequest, error: GatehouseError) -> Answer:

@@ -30,6 +30,7 @@ _CODE: Final = f"{SIGN_IN}/code"
 _WHY: Final = {
     "again": "For this, sign in again: your last sign-in is more than an hour ago. Nothing was saved yet.",
     "factor": "To change your second factor, sign in again: your last sign-in is more than 10 minutes ago.",
+    "due": "A second factor is asked for here now. Sign in again: it is the step after the code.",
     "ended": "You were signed out. What you sent was not saved: sign in, and do it again.",
     "out": "You are signed out.",
 }

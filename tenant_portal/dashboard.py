@@ -12,7 +12,7 @@ from app.auth.asking import Realm
 from app.auth.devices import read_device_token
 from app.auth.sessions import LiveSession
 from app.errors import NotFound
-from app.web.browser import TENANT, Answer, leave, visitor
+from app.web.browser import TENANT, Answer, lacks_factor, leave, visitor
 from app.web.sentences import notice
 from app.web.services import AnyRequest, services
 from app.web.useragents import describe
@@ -41,8 +41,11 @@ async def member_session(request: AnyRequest, slug: str) -> LiveSession | None:
 
 
 def to_login(request: AnyRequest, slug: str) -> Answer:
-    """Where whoever isn't signed in begins."""
-    return leave(request, f"/t/{slug}/login")
+    """Where whoever isn't signed in begins; and whoever lacks a second factor by now, with a way back."""
+    if not lacks_factor(request):
+        return leave(request, f"/t/{slug}/login")
+    page = own_page(request.scope["path"].removeprefix(f"/t/{slug}/"))
+    return leave(request, f"/t/{slug}/login?{urlencode({'done': 'factor-due'} | ({'next': page} if page else {}))}")
 
 
 @get("/t/{slug:str}")
@@ -108,7 +111,8 @@ async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
 async def sign_out(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Ends this session; another tenant's is left alone. `next` names the page that wants a fresh sign-in."""
     form = await TENANT.form(request, "next")
-    if await session_of(request, slug) is None:
+    session = await TENANT.unproven_session(request)
+    if session is None or session.tenant_slug != slug:
         return to_login(request, slug)
     page = own_page(form.get("next"))
     to = urlencode({"done": "signed-out"} | ({"next": page} if page else {}))

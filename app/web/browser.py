@@ -31,6 +31,7 @@ from app.web.services import AnyRequest, services
 Answer: TypeAlias = Response[Any]
 
 _PRE_SESSION: Final = "pre"
+_DUE: Final = "factor-due"
 _PRE_SESSION_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # 256 bits
 
 
@@ -44,7 +45,18 @@ class Face:
     subjects: frozenset[str]
 
     async def session(self, request: AnyRequest) -> LiveSession | None:
-        """The session of the browser, or None. At most one round trip a request."""
+        """The session of the browser, or None. At most one round trip a request.
+
+        One for which a second factor is due is none: signing in again asks for it, and takes its place.
+        """
+        session = await self.unproven_session(request)
+        if session is None or session.due is None:
+            return session
+        request.scope["state"][_DUE] = True
+        return None
+
+    async def unproven_session(self, request: AnyRequest) -> LiveSession | None:
+        """The same with those: to sign out, and to say why somebody is asked to sign in."""
         state: dict[str, Any] = request.scope["state"]
         key = f"{self.name}-session"
         if key not in state:
@@ -89,7 +101,7 @@ class Face:
         if holder is None:
             holder = base64url(secrets.token_bytes(32))
             fresh.append(jar.make(_PRE_SESSION, holder))
-        if jar.sent(request, self.cookie) and await self.session(request) is None:
+        if jar.sent(request, self.cookie) and await self.unproven_session(request) is None:
             fresh.append(jar.drop(self.cookie, same_site=self.same_site))
         token = csrf.token(services(request).ring.current, self.name, holder)
         body = _render(request, template, block, {"lang": "en", "csrf_token": token, **context})
@@ -109,7 +121,7 @@ class Face:
         """
         if signed_in.subject.kind not in self.subjects or signed_in.cookie is None:
             raise CodeExpired("This link has expired or was used already.")
-        previous = await self.session(request)
+        previous = await self.unproven_session(request)
         if previous is not None:
             await services(request).sessions.logout(previous, visitor(request))
         jar = jar_of(request)
@@ -120,20 +132,20 @@ class Face:
 
     async def exit(self, request: AnyRequest, to: str) -> Answer:
         """Ends the browser's session, if it has one, and sends it on."""
-        session = await self.session(request)
+        session = await self.unproven_session(request)
         if session is not None:
             await services(request).sessions.logout(session, visitor(request))
         return leave(request, to, [jar_of(request).drop(self.cookie, same_site=self.same_site)])
 
     async def _look_up(self, request: AnyRequest) -> LiveSession | None:
         cookie = jar_of(request).read(request, self.cookie)
-        session = await services(request).sessions.authenticate_cookie(cookie) if cookie else None
+        session = await services(request).sessions.authenticate_cookie(cookie, unproven=True) if cookie else None
         return session if session is not None and session.subject.kind in self.subjects else None
 
     async def _holder(self, request: AnyRequest) -> str | None:
         """The cookie that this browser's forms are bound to."""
         jar = jar_of(request)
-        if await self.session(request) is not None:
+        if await self.unproven_session(request) is not None:
             return jar.read(request, self.cookie)
         before = jar.read(request, _PRE_SESSION)
         return before if before and _PRE_SESSION_VALUE.fullmatch(before) else None
@@ -158,6 +170,11 @@ def leave(request: AnyRequest, to: str, cookies: Sequence[Cookie] = ()) -> Answe
 def is_htmx(request: AnyRequest) -> bool:
     """Whether htmx asks, for a part of a page."""
     return request.headers.get("hx-request") == "true"
+
+
+def lacks_factor(request: AnyRequest) -> bool:
+    """Whether this browser would be signed in if it had proven the second factor that is due by now."""
+    return bool(request.scope["state"].get(_DUE))
 
 
 def visitor(request: AnyRequest) -> Client:

@@ -84,12 +84,15 @@ async def require_api_key(request: AnyRequest, scope: Scope) -> None:
     key.require(scope)
 
 
-async def require_session(request: AnyRequest) -> LiveSession:
-    """The session behind the access token. At most one round trip. Raises `InvalidToken`."""
+async def require_session(request: AnyRequest, *, unproven: bool = False) -> LiveSession:
+    """The session behind the access token. At most one round trip.
+
+    Raises `InvalidToken`; also where a second factor is due, unless the route is a way to it or out (`unproven`).
+    """
     token = bearer_token(request)
     if token is None:
         raise InvalidToken
-    return await services(request).sessions.authenticate(token)
+    return await services(request).sessions.authenticate(token, unproven=unproven)
 
 
 def _forwarded_end_user(request: AnyRequest) -> str | None:

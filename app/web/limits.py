@@ -1,6 +1,7 @@
 """What a caller learns about limits: RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10)."""
 
 from app.auth.factors.second_steps import GUESSES_A_DAY
+from app.auth.sessions import REFRESH_BURST, REFRESHES
 from app.errors import RateLimited
 from app.settings import Settings
 
@@ -15,6 +16,7 @@ def policy_header(settings: Settings, policy: str = "hourly") -> dict[str, str]:
         "address": (settings.otp_ip_hourly_limit, _HOUR),
         "cooldown": (1, settings.otp_resend_cooldown_seconds),
         "factor": (GUESSES_A_DAY, _DAY),
+        "refresh": (REFRESHES, int(REFRESH_BURST.total_seconds())),
     }.get(policy, (settings.otp_hourly_limit, _HOUR))
     return {"RateLimit-Policy": f'"{policy}";q={quota};w={window}'}
 

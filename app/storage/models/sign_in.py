@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, SmallInteger, false, text
+from sqlalchemy import ARRAY, BigInteger, Index, LargeBinary, SmallInteger, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.storage.models.base import EMPTY, Base, Expiring, FromClient, OfSubject, OfTenant, TenantRow
@@ -38,6 +38,9 @@ class Challenge(TenantRow, OfSubject, FromClient, Expiring, Base):
     lane: Mapped[str] = mapped_column(server_default="")
     device_id: Mapped[UUID | None]
     proven: Mapped[list[str]] = mapped_column(server_default=EMPTY)
+    earlier_salts: Mapped[list[bytes]] = mapped_column(ARRAY(LargeBinary), server_default=EMPTY)
+    earlier_digests: Mapped[list[bytes]] = mapped_column(ARRAY(LargeBinary), server_default=EMPTY)
+    earlier_keys: Mapped[list[str]] = mapped_column(server_default=EMPTY)
 
 
 class Quota(OfTenant, Base):
@@ -113,6 +116,7 @@ class Factor(TenantRow, OfSubject, Base):
     used_at: Mapped[datetime | None]
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     guesses: Mapped[list[datetime]] = mapped_column(server_default=EMPTY)
+    told_steps: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default=EMPTY)
 
 
 class BackupCode(TenantRow, OfSubject, Base):
@@ -169,6 +173,7 @@ class Session(TenantRow, OfSubject, FromClient, Expiring, Base):
     refresh_hash: Mapped[bytes | None]
     refresh_prior_hash: Mapped[bytes | None]
     refresh_rotated_at: Mapped[datetime | None]
+    refresh_paced_at: Mapped[datetime | None]
     methods: Mapped[list[str]]
     device_name: Mapped[str | None]
     authenticated_at: Mapped[datetime]
