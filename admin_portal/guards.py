@@ -14,7 +14,7 @@ from app.audit.log import Actor
 from app.auth.admin_sessions import is_fresh
 from app.auth.sessions import LiveSession
 from app.errors import ConfigurationError, Forbidden, GatehouseError, InvalidToken, StalePage
-from app.web.browser import ADMIN, Answer, is_htmx, leave, redirect
+from app.web.browser import ADMIN, Answer, is_htmx, lacks_factor, leave, redirect
 from app.web.problems import refuse
 from app.web.repeats import FormsOnce
 from app.web.services import AnyRequest, services
@@ -142,6 +142,8 @@ def _ask_to_sign_in(request: AnyRequest, _: InvalidToken) -> Answer:
         there = f"{here}{'&' if '?' in here else '?'}{_AGAIN}=1"
         page = request.app.state.pages.get_template("admin/again.html").render(there=there)
         return Response(page.encode(), media_type="text/html")
+    if lacks_factor(request):
+        return redirect(sign_in_address(here, "due"))
     ended = request.scope["state"].get("ended")
     if request.method == "POST":
         return redirect(sign_in_address(here, "idle-unsaved" if ended == "idle" else "unsaved"))

@@ -31,6 +31,7 @@ _CODE: Final = f"{SIGN_IN}/code"
 _WHY: Final = {
     "again": "For this, sign in again: your last sign-in is more than an hour ago. Nothing was saved yet.",
     "factor": "To change your second factor, sign in again: your last sign-in is more than 10 minutes ago.",
+    "due": "A second factor is asked for here now. Sign in again: it is the step after the code.",
     "ended": "You were signed out. Sign in to go on where you were.",
     "idle": "You were signed out after 15 minutes without use, or 12 hours in all. Sign in to go on where you were.",
     "unsaved": "You were signed out. What you sent was not saved: sign in, and do it again.",

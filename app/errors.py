@@ -75,14 +75,14 @@ class InvalidRequest(GatehouseError):
 
 
 class InvalidCode(GatehouseError):
-    """Wrong code. `attempts_left` is at least 1."""
+    """Wrong code. `attempts_left` is at least 1; a `detail` of its own says what was wrong with it."""
 
     code = "invalid-code"
     default_detail = "Wrong code"
 
-    def __init__(self, attempts_left: int) -> None:
+    def __init__(self, attempts_left: int, detail: str | None = None) -> None:
         self.attempts_left = attempts_left
-        super().__init__(None, attempts_left=attempts_left)
+        super().__init__(detail, attempts_left=attempts_left)
 
 
 class TooManyAttempts(GatehouseError):

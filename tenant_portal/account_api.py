@@ -42,7 +42,11 @@ _SIGNED_IN: Final[list[dict[str, list[str]]]] = [{"accessToken": []}]
     responses=refusals(InvalidRequest, InvalidToken, RateLimited, Unavailable),
 )
 async def refresh(request: AnyRequest, data: JSONBody[RefreshRequest]) -> Tokens:
-    """Rotates the refresh token. Using one that was rotated away ends the session."""
+    """Rotates the refresh token. Using one that was rotated away ends the session.
+
+    Where a second factor has become due since the sign-in (it was set up elsewhere, or is required by now), the session
+    ends: 401, and the next sign-in asks for it.
+    """
     return Tokens.of(await services(request).sessions.refresh(data.refresh_token, client_of(request)))
 
 
@@ -55,7 +59,7 @@ async def refresh(request: AnyRequest, data: JSONBody[RefreshRequest]) -> Tokens
 )
 async def logout(request: AnyRequest) -> None:
     """Ends this session; its access token ends with it."""
-    session = await require_session(request)
+    session = await require_session(request, unproven=True)
     await services(request).sessions.logout(session, client_of(request))
 
 

@@ -12,7 +12,7 @@ from app.auth.asking import Realm
 from app.auth.devices import read_device_token
 from app.auth.sessions import LiveSession
 from app.errors import NotFound
-from app.web.browser import TENANT, Answer, jar_of, leave, visitor
+from app.web.browser import TENANT, Answer, jar_of, lacks_factor, leave, visitor
 from app.web.cookies import per_tenant
 from app.web.sentences import notice
 from app.web.services import AnyRequest, services
@@ -42,13 +42,16 @@ async def member_session(request: AnyRequest, slug: str) -> LiveSession | None:
 
 
 def to_login(request: AnyRequest, slug: str) -> Answer:
-    """Where whoever isn't signed in begins. Whoever was, is told so, and comes back to the page they were on."""
-    if not jar_of(request).sent(request, per_tenant(TENANT.cookie, slug)):
+    """Where whoever isn't signed in begins. Whoever was, or lacks a second factor by now, is told so, and comes back to
+    the page they were on.
+    """
+    due = lacks_factor(request)
+    if not due and not jar_of(request).sent(request, per_tenant(TENANT.cookie, slug)):
         return leave(request, f"/t/{slug}/login")
     step = request.scope["path"].removeprefix(f"/t/{slug}/")
-    page = own_page(step) if request.method == "GET" else None
-    query = {"done": "ended" if request.method == "GET" else "unsaved"} | ({"next": page} if page else {})
-    return leave(request, f"/t/{slug}/login?{urlencode(query)}")
+    page = own_page(step) if request.method == "GET" or due else None
+    done = "factor-due" if due else "ended" if request.method == "GET" else "unsaved"
+    return leave(request, f"/t/{slug}/login?{urlencode({'done': done} | ({'next': page} if page else {}))}")
 
 
 @get("/t/{slug:str}")
@@ -114,7 +117,8 @@ async def overview(request: AnyRequest, slug: FromPath[str]) -> Answer:
 async def sign_out(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Ends this session; another tenant's is left alone. `next` names the page that wants a fresh sign-in."""
     form = await TENANT.form(request, "next")
-    if await session_of(request, slug) is None:
+    session = await TENANT.unproven_session(request)
+    if session is None or session.tenant_slug != slug:
         return to_login(request, slug)
     page = own_page(form.get("next"))
     to = urlencode({"done": "signed-out"} | ({"next": page} if page else {}))

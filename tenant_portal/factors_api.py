@@ -108,7 +108,7 @@ async def enrol(request: AnyRequest, data: JSONBody[EnrolRequest | None] = None)
     if data is not None and data.mfa_token is not None:
         holder = await factors.holder(data.mfa_token)
     else:
-        holder = Holder.of(await require_session(request))
+        holder = Holder.of(await require_session(request, unproven=True))
     return NewApp.of(await factors.enrol(holder))
 
 
@@ -141,7 +141,7 @@ async def confirm(request: AnyRequest, data: JSONBody[ConfirmRequest]) -> Tokens
                 data.mfa_token, data.code, client, kind="api", subjects=TENANT.subjects
             )
         )
-    session = await require_session(request)
+    session = await require_session(request, unproven=True)
     await core.factors.confirm(session, data.code, client)
     return SecondFactor(totp=True, backup_codes=session.backup_codes)
 

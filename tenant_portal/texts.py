@@ -12,6 +12,7 @@ NOTICES: Final = {
     "signed-out": "You are signed out.",
     "ended": "You were signed out. Sign in to go on where you were.",
     "unsaved": "You were signed out. What you sent was not saved: sign in, and do it again.",
+    "factor-due": "A second factor is asked for here now. Sign in again: it is the step after the code.",
     "session-ended": "That session has ended.",
     "others-ended": "All other sessions have ended.",
     "device-forgotten": "That device is forgotten. Its next sign-in is a stranger's.",
@@ -43,6 +44,12 @@ _ENDED: Final = {
     "signed-out": "Signed out",
     "ended-by-user": "A session was ended from another device",
     "factor-changed": "A session was ended because the second factor changed",
+    "factor-due": "A session was ended because a second factor is asked for now",
+    "contact-changed": "A session was ended because an address changed",
+    "password-changed": "A session was ended because the password changed",
+    "tenant-suspended": "A session was ended because sign-in was suspended",
+    "member-suspended": "A session was ended because sign-in was suspended",
+    "ended-by-admin": "An admin ended a session",
     "refresh-token-reused": "A session was ended for safety: its token was used twice",
 }
 _CONTACTS: Final = {"email": "email address", "phone_number": "phone number"}

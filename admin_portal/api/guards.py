@@ -117,7 +117,7 @@ async def _identify(request: AnyRequest) -> AdminCaller:
         return AdminCaller(Actor("api-key", key.id), key.id, key.role)
     session = await ADMIN.session(request)
     if session is None:
-        raise InvalidToken("Present an API key, or sign in.")
+        raise InvalidToken("Present an API key, or sign in, with your second factor where one is asked for.")
     if request.method not in _SAFE:
         _check_origin(request)
     return AdminCaller(Actor("admin", session.subject.id), session.subject.id, session.role or "", session)

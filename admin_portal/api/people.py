@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, delete, get, patch, post
-from litestar.params import JSONBody, PathParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 from msgspec import Meta, Struct
 
 from admin_portal.api.documents import Once, OnceShown
@@ -28,6 +28,9 @@ AdminId: TypeAlias = Annotated[UUID, PathParameter(description="The admin's id."
 KeyId: TypeAlias = Annotated[UUID, PathParameter(description="The key's id.")]
 
 
+_HEIR: Final = "With a suspension: the owner who takes over the admin's API keys. Without one they end."
+HeirId: TypeAlias = Annotated[UUID | None, QueryParameter(description=_HEIR)]
+
 Role: TypeAlias = Literal["owner", "manager", "viewer"]
 RoleWord = Annotated[str, Meta(description=", ".join(ROLES), examples=["viewer"])]
 
@@ -41,11 +44,12 @@ class AdminCreateRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class AdminChangeRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """What is to be changed. Who is suspended is signed out at once."""
+    """What is to be changed. Who is suspended is signed out at once, and so is whose role changes."""
 
     name: Name | None = None
     role: RoleWord | None = None
     status: StatusWord | None = None
+    keys_to: Annotated[UUID | None, Meta(description=_HEIR)] = None
 
 
 class AdminBody(Struct, frozen=True):
@@ -96,6 +100,7 @@ class ApiKeyBody(Struct, frozen=True):
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    admin_id: Annotated[UUID | None, Meta(description="Whose it is: it ends when they are suspended.")]
 
 
 class NewApiKeyBody(ApiKeyBody, frozen=True):
@@ -141,12 +146,15 @@ async def add_admin(request: AnyRequest, data: JSONBody[AdminCreateRequest]) -> 
 async def change_admin(
     request: AnyRequest, admin_id: AdminId, data: JSONBody[AdminChangeRequest], if_match: IfMatch = None
 ) -> Response[AdminBody]:
-    """A new role holds within 3 seconds. The last owner stays one."""
+    """A new role holds at once and signs them out: it takes a sign-in of its own. A lower one lowers their API keys.
+    The last owner stays one.
+    """
     admin = await desk(request).admins.change(
         admin_id,
         name=data.name,
         role=data.role,
         status=data.status,
+        keys_to=data.keys_to,
         expected_version=await expected_version(if_match, partial(_version, request, admin_id)),
         actor=caller(request).actor,
         client=client_of(request),
@@ -160,11 +168,14 @@ async def change_admin(
     summary="Suspend an admin",
     responses=refusals(*REFUSED, NotFound, EditConflict),
 )
-async def suspend_admin(request: AnyRequest, admin_id: AdminId, if_match: IfMatch = None) -> None:
-    """Signed out at once. What they did keeps their name, so nobody is removed."""
+async def suspend_admin(
+    request: AnyRequest, admin_id: AdminId, keys_to: HeirId = None, if_match: IfMatch = None
+) -> None:
+    """Signed out at once; their API keys end, or go to `keys_to`. What they did keeps their name: nobody is removed."""
     await desk(request).admins.change(
         admin_id,
         status="suspended",
+        keys_to=keys_to,
         expected_version=await expected_version(if_match, partial(_version, request, admin_id)),
         actor=caller(request).actor,
         client=client_of(request),

@@ -122,6 +122,11 @@ _ENDED: Final = {
     "tenant-suspended": "Session ended: the tenant was suspended",
     "idle": "Session ended: not used for a while",
     "factor-changed": "Session ended: the second factor changed",
+    "factor-due": "Session ended: a second factor is asked for by now",
+    "member-suspended": "Session ended: the member was suspended",
+    "password-changed": "Session ended: the password changed",
+    "admin-suspended": "Session ended: the admin was suspended",
+    "role-changed": "Session ended: the admin's role changed",
 }
 _MESSAGES: Final = {"test": "Test message", "notice": "Notice of the change"}
 
@@ -183,16 +188,31 @@ def _withheld(happening: Happening, _: str | None) -> Line:
 def _wrong(happening: Happening, _: str | None) -> Line:
     left = happening.data.get("attempts_left", 0)
     if not left:
-        return "refused", "Wrong code, and it was the last try: a new code is needed", []
-    return "refused", f"Wrong code, {left} {'tries' if left != 1 else 'try'} left", []
+        return "refused", "Wrong code, and it was the last try: a new code is needed", [_older(happening)]
+    return "refused", f"Wrong code, {left} {'tries' if left != 1 else 'try'} left", [_older(happening)]
+
+
+def _older(happening: Happening) -> str | None:
+    return "an older one: a newer code had been sent" if happening.data.get("earlier") else None
 
 
 def _factor_wrong(happening: Happening, _: str | None) -> Line:
     left = happening.data.get("attempts_left", 0)
     which = "backup code" if happening.data.get("with") == "backup_code" else "code of the app"
     if not left:
-        return "refused", f"Wrong {which}, and it was the last try: sign-in starts again", []
-    return "refused", f"Wrong {which}, {left} {'tries' if left != 1 else 'try'} left", []
+        return "refused", f"Wrong {which}, and it was the last try: sign-in starts again", [_clock(happening)]
+    return "refused", f"Wrong {which}, {left} {'tries' if left != 1 else 'try'} left", [_clock(happening)]
+
+
+def _clock(happening: Happening) -> str | None:
+    """How wrong the clock of a phone is, where a code told so."""
+    seconds = happening.data.get("clock_off_by")
+    if not seconds:
+        return None
+    minutes = max(1, round(abs(seconds) / 60))
+    return (
+        f"the phone's clock is about {minutes} minute{'s' if minutes > 1 else ''} {'slow' if seconds < 0 else 'fast'}"
+    )
 
 
 def _signed_in(happening: Happening, _: str | None) -> Line:

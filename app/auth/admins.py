@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from app.access import revoking
 from app.audit.log import Actor, Client, record
 from app.errors import AlreadyExists, EditConflict, FieldError, Forbidden, InvalidRequest, NotFound
 from app.masking import mask_email
@@ -32,24 +33,7 @@ SELECT {_COLUMNS} FROM admins WHERE tenant_id = $1 AND (id = $2 OR role = 'owner
 _UPDATE: Final = """
 UPDATE admins SET name = $3, role = $4, status = $5, version = $6, updated_at = $7 WHERE tenant_id = $1 AND id = $2
 """
-_LOCK_OUT: Final = (
-    """
-    UPDATE challenges SET ended_at = $3, end_reason = 'void', salt = NULL, digest = NULL
-    WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND ended_at IS NULL
-    """,
-    """
-    UPDATE sign_in_links SET used_at = $3
-    WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND used_at IS NULL
-    """,
-    """
-    UPDATE half_sign_ins SET ended_at = $3
-    WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND ended_at IS NULL
-    """,
-    """
-    UPDATE sessions SET ended_at = $3, end_reason = 'admin-suspended'
-    WHERE tenant_id = $1 AND subject_kind = 'admin' AND subject_id = $2 AND ended_at IS NULL AND expires_at > $3
-    """,
-)
+_SETTLE_KEYS: Final = "SELECT fn.settle_keys($1, $2, $3, $4, $5, $6, $7, $8)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +132,15 @@ class Admins:
         name: str | None = None,
         role: str | None = None,
         status: str | None = None,
+        keys_to: UUID | None = None,
         expected_version: int | None = None,
         actor: Actor,
         client: Client,
     ) -> Admin:
-        """Changes what is given. Who is suspended is signed out at once, and no open code or link lets them in.
+        """Changes what is given. Whose role is another one is signed out: the new one takes a sign-in of its own.
+
+        Who is suspended is signed out too, no open code or link lets them in, and their API keys end, unless `keys_to`
+        names an owner who takes them over.
 
         Raises `InvalidRequest`, `NotFound`, `EditConflict` if `expected_version` is not the stored one, and `Forbidden`
         for what would leave nobody who may do everything.
@@ -162,8 +150,11 @@ class Admins:
             "role": check_role(role) if role is not None else None,
             "status": check_status(status) if status is not None else None,
         }
+        if keys_to is not None and status != "suspended":
+            raise InvalidRequest(FieldError("/keys_to", "Keys are handed over when their owner is suspended."))
         now = self._clock()
         async with self._db.tenant(SYSTEM_TENANT) as connection:
+            await revoking.lock(connection, admin_id)
             found = {row["id"]: Admin(**row) for row in await connection.fetch(_LOCK, SYSTEM_TENANT, admin_id)}
             before = found.pop(admin_id, None)
             if before is None:
@@ -185,11 +176,30 @@ class Admins:
                 _UPDATE, SYSTEM_TENANT, after.id, after.name, after.role, after.status, after.version, after.updated_at
             )
             suspended = before.status == "active" and after.status == "suspended"
-            for sql in _LOCK_OUT if suspended else ():
-                await connection.execute(sql, SYSTEM_TENANT, admin_id, now)
             action = "admin.suspended" if suspended else "admin.changed"
             subject = ("admin", admin_id)
-            data = {"changes": changes, "version": after.version}
+            data: dict[str, Any] = {"changes": changes, "version": after.version}
+            if suspended:
+                if keys_to is not None and keys_to not in {heir.id for heir in found.values() if _owns(heir)}:
+                    raise InvalidRequest(FieldError("/keys_to", "Keys go to another owner who is active."))
+                data["codes_voided"] = await revoking.void_codes(connection, now, SYSTEM_TENANT, subject)
+            if suspended or before.role != after.role:
+                reason = "admin-suspended" if suspended else "role-changed"
+                data["sessions_ended"] = await revoking.end_sessions(
+                    connection, now, SYSTEM_TENANT, subject, reason, actor=actor, client=client
+                )
+                role, heir_id = (None, keys_to) if suspended else (after.role, None)
+                data["keys_settled"] = await connection.fetchval(
+                    _SETTLE_KEYS,
+                    now,
+                    SYSTEM_TENANT,
+                    admin_id,
+                    role,
+                    heir_id,
+                    actor.kind,
+                    actor.id,
+                    client.as_json(),
+                )
             await record(connection, now, SYSTEM_TENANT, action, actor, client, subject=subject, data=data)
         return after
 

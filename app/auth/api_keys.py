@@ -21,9 +21,11 @@ _SECRET_BYTES: Final = 32
 # How exactly `last_used_at` is kept: a write at each call would cost more than the call.
 _TOUCH_SPAN: Final = timedelta(minutes=1)
 
-_COLUMNS: Final = "id, name, role, scopes, created_at, last_used_at, revoked_at"
+_COLUMNS: Final = "id, name, role, scopes, created_at, last_used_at, revoked_at, admin_id"
+_OWN: Final = "SELECT * FROM fn.own_new_key($1, $2, $3, $4)"
 _INSERT: Final = """
-INSERT INTO api_keys (tenant_id, id, name, role, scopes, secret_hash, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO api_keys (tenant_id, id, name, role, scopes, secret_hash, created_at, admin_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 """
 _LIST: Final = f"SELECT {_COLUMNS} FROM api_keys WHERE tenant_id = $1 ORDER BY created_at, id"
 _REVOKE: Final = """
@@ -40,7 +42,7 @@ SCOPES: Final[tuple[Scope, ...]] = ("sign-in", "introspect", "admin")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key without its secret. `role` is how much it may in the admin API."""
+    """A key without its secret. `role` is how much it may in the admin API. It ends with the access of `admin_id`."""
 
     id: UUID
     name: str
@@ -49,6 +51,7 @@ class ApiKey:
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    admin_id: UUID | None = None
 
     def as_json(self) -> dict[str, object]:
         """The public members."""
@@ -71,13 +74,23 @@ class ApiKeys:
     async def create(
         self, name: str, role: str, scopes: Sequence[str] = SCOPES, *, actor: Actor, client: Client
     ) -> tuple[ApiKey, str]:
-        """A new key and its text `ghk_<id>_<secret>`, which is nowhere kept. Raises `InvalidRequest`."""
+        """A new key and its text `ghk_<id>_<secret>`, which is nowhere kept.
+
+        It is the admin's who makes it, or whose key makes it. Raises `InvalidRequest`, and `Forbidden` for somebody who
+        is suspended at this moment or may less than the key would.
+        """
         name, role, scopes = check_name(name), check_role(role), _check_scopes(scopes)
         now = self._clock()
-        key = ApiKey(uuid4(), name, role, scopes, now, None, None)
-        text = f"{_PREFIX}_{key.id.hex}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+        key_id = uuid4()
+        text = f"{_PREFIX}_{key_id.hex}_{secrets.token_urlsafe(_SECRET_BYTES)}"
         async with self._db.tenant(SYSTEM_TENANT) as connection:
-            await connection.execute(_INSERT, SYSTEM_TENANT, key.id, name, role, scopes, token_hash(text), now)
+            owner = await connection.fetchrow(_OWN, SYSTEM_TENANT, actor.kind, actor.id, role)
+            if not owner["may"]:
+                raise Forbidden("You may not make a key of this role.")
+            key = ApiKey(key_id, name, role, scopes, now, None, None, owner["owner"])
+            await connection.execute(
+                _INSERT, SYSTEM_TENANT, key.id, name, role, scopes, token_hash(text), now, key.admin_id
+            )
             data = {"name": name, "role": role, "scopes": scopes}
             subject = ("api-key", key.id)
             await record(connection, now, SYSTEM_TENANT, "api-key.created", actor, client, subject=subject, data=data)

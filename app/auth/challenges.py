@@ -23,16 +23,18 @@ from app.storage.db import Database, Row
 _REQUEST: Final = f"SELECT * FROM fn.request_code({', '.join(f'${n}' for n in range(1, 31))})"
 _OPEN: Final = "SELECT * FROM fn.open_challenge($1, $2, $3, $4, $5)"
 _RESEND: Final = f"SELECT * FROM fn.resend_code({', '.join(f'${n}' for n in range(1, 21))})"
-_COUNT: Final = "SELECT * FROM fn.count_attempt($1, $2, $3, $4)"
-_FAIL: Final = "SELECT fn.fail_attempt($1, $2, $3, $4)"
+_COUNT: Final = "SELECT * FROM fn.count_attempt_v2($1, $2, $3, $4)"
+_FAIL: Final = "SELECT fn.fail_attempt($1, $2, $3, $4, $5)"
 _STATUS: Final = "SELECT * FROM fn.challenge_status($1, $2, $3, $4)"
 # Whose address has paid.
 _PAID: Final = Admission()
 
+_NEWER_SENT: Final = "A newer code was sent. Use that one."
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A right code: the challenge, and the row of `fn.count_attempt` that was compared."""
+    """A right code: the challenge, and the row of `fn.count_attempt_v2` that was compared."""
 
     challenge_id: UUID
     counted: Row
@@ -244,11 +246,24 @@ class Challenges:
             # Its secret has left the ring: nothing can prove this code any more.
             raise CodeExpired
         if not codes.matches(keys, identity, row["generation"], row["salt"], typed, row["digest"]):
-            await self._db.run(_FAIL, now, row["tenant"], identity, client.as_json())
+            earlier = self._was_sent_earlier(identity, row, typed)
+            await self._db.run(_FAIL, now, row["tenant"], identity, client.as_json(), earlier)
             if row["attempts_left"] == 0:
                 raise TooManyAttempts(seconds_until(row["expires_at"], now))
-            raise InvalidCode(row["attempts_left"])
+            raise InvalidCode(row["attempts_left"], _NEWER_SENT if earlier else None)
         return Proof(identity, row, now)
+
+    def _was_sent_earlier(self, identity: UUID, row: Row, typed: str) -> bool:
+        """Whether a wrong code is one that a resend voided. It signs nobody in; a decoy costs the same comparisons."""
+        digests = row["earlier_digests"]
+        generations = range(row["generation"] - len(digests), row["generation"])
+        found = False
+        for n, salt, digest, key_id in zip(
+            generations, row["earlier_salts"], digests, row["earlier_keys"], strict=True
+        ):
+            keys = self._ring.find(key_id)
+            found |= keys is not None and codes.matches(keys, identity, n, salt, typed, digest)
+        return found
 
     async def status(
         self, realm: Realm, challenge_id: str, *, disclose: bool = False, device_token: str | None = None

@@ -148,15 +148,22 @@ class OwnAccount:
         now = self._clock()
         async with self._db.tenant(session.tenant_id) as connection:
             member = await self._holder(connection, session)
+            actor = Actor("member", member.id)
             await connection.execute(_UPDATE_HASH, member.tenant_id, member.id, hashed, now)
             data: dict[str, Any] = {
                 "codes_voided": await effects.void_codes(connection, now, member.tenant_id, member.id),
                 "sessions_ended": await effects.end_sessions(
-                    connection, now, member.tenant_id, member.id, "password-changed", session.session_id
+                    connection,
+                    now,
+                    member.tenant_id,
+                    member.id,
+                    "password-changed",
+                    session.session_id,
+                    actor=actor,
+                    client=client,
                 ),
             }
             await effects.notify(connection, now, member, {"template": "password_changed"}, self._channels)
-            actor = Actor("member", member.id)
             await changes.log(connection, now, member, "member.password_changed", actor, client, data)
         self._wake_worker()
 

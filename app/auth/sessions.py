@@ -11,14 +11,15 @@ from uuid import UUID
 from app.audit.log import Client
 from app.auth.credentials import unpack_cookie
 from app.auth.signing_in import SignIn, SignIns, Subject
+from app.auth.standing import seconds_until
 from app.auth.tokens import AccessClaims, RefreshToken, read_access, token_hash
-from app.errors import InvalidToken, NotFound
+from app.errors import InvalidToken, NotFound, RateLimited
 from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database, Row
 
-_LIVE: Final = "SELECT * FROM fn.live_session($1, $2, $3)"
-_REFRESH: Final = "SELECT * FROM fn.refresh_session($1, $2, $3, $4, $5, $6, $7, $8)"
+_LIVE: Final = "SELECT * FROM fn.live_session($1, $2, $3, $4)"
+_REFRESH: Final = f"SELECT * FROM fn.refresh_session({', '.join(f'${n}' for n in range(1, 13))})"
 _END: Final = "SELECT fn.end_session($1, $2, $3, $4, $5)"
 _LIST: Final = "SELECT * FROM fn.subject_sessions($1, $2, $3, $4)"
 _END_SUBJECT: Final = "SELECT fn.end_subject_sessions($1, $2, $3, $4, $5, $6, $7) AS ended"
@@ -31,16 +32,23 @@ _EVENTS: Final = "SELECT * FROM fn.subject_events($1, $2, $3, $4, $5)"
 SECOND_FACTORS: Final = frozenset({"totp", "backup_code"})
 # How long a retried refresh gets the same successor, until that is used itself.
 GRACE: Final = timedelta(seconds=30)
+# A session's tokens are renewed at most this often: 60 times at once, then one every 10 seconds. Access tokens live for
+# minutes, so no honest client comes near it.
+REFRESHES: Final = 60
+REFRESH_PACE: Final = timedelta(seconds=10)
+REFRESH_BURST: Final = REFRESHES * REFRESH_PACE
 # A logout elsewhere is noticed within this; the promise is 5 seconds.
 _CACHE_SECONDS: Final = 3.0
 _CACHE_SIZE: Final = 20_000
+_TOO_OFTEN: Final = "These tokens were renewed too often. Wait, and use the newest one."
 
 
 @dataclass(frozen=True, slots=True)
 class LiveSession:
     """A session in force, with what `me` and the pages show of it. Contacts are not masked.
 
-    `methods` began it; `totp` and `backup_codes` (those left) are what the person has by now.
+    `methods` began it; `totp` and `backup_codes` (those left) are what the person has by now. `due`: the second factor
+    that is to be proven (`totp`) or set up (`enrol`) first; such a session opens nothing but the way to do so and out.
     """
 
     tenant_id: UUID
@@ -60,6 +68,7 @@ class LiveSession:
     created_at: datetime
     seen_at: datetime
     expires_at: datetime
+    due: Literal["totp", "enrol"] | None = None
     secret_hash: bytes | None = field(default=None, repr=False)
 
     @property
@@ -99,7 +108,8 @@ class Sessions(SignIns):
         """A new pair for the newest refresh token of a family.
 
         A retry within 30 seconds gets the same successor. A token that was rotated away ends its family (RFC 9700
-        section 4.14.2). One round trip, two for proving an older reuse. Raises `InvalidToken`.
+        section 4.14.2), and so does a second factor that is due by now. One round trip. Raises `InvalidToken`,
+        `RateLimited`.
         """
         presented = RefreshToken.parse(token)
         keys = self._ring.find(presented.key_id)
@@ -108,7 +118,7 @@ class Sessions(SignIns):
         now = self._clock()
         successor = presented.successor(keys)
         tenant_id, session_id = presented.tenant_id, presented.session_id
-        row = await self._db.row(
+        row = await self._db.one(
             _REFRESH,
             now,
             tenant_id,
@@ -118,30 +128,40 @@ class Sessions(SignIns):
             successor.hash(),
             GRACE,
             client.as_json(),
+            presented.is_ours(keys),
+            self.admins_must,
+            REFRESH_PACE,
+            REFRESH_BURST,
         )
-        outcome = row["outcome"] if row is not None else "refused"
-        if row is not None and outcome in {"rotated", "retried"}:
-            return self._sign_in(now, row, tenant_id, session_id, successor, row["expires_at"])
-        if row is not None and outcome == "stale" and presented.leads_to(keys, row["newest_n"], row["newest_hash"]):
-            await self._db.run(_END, now, tenant_id, session_id, "refresh-token-reused", client.as_json())
-        self._cache.pop(session_id, None)
-        raise InvalidToken
+        match row["outcome"]:
+            case "rotated" | "retried":
+                return self._sign_in(now, row, tenant_id, session_id, successor, row["expires_at"])
+            case "limited":
+                raise RateLimited(seconds_until(row["retry_at"], now), policy="session-refresh", detail=_TOO_OFTEN)
+            case outcome:
+                self._cache.pop(session_id, None)
+                raise factor_due() if outcome == "due" else InvalidToken
 
-    async def authenticate(self, access_token: str) -> LiveSession:
-        """The session behind an access token. At most one round trip. Raises `InvalidToken`."""
+    async def authenticate(self, access_token: str, *, unproven: bool = False) -> LiveSession:
+        """The session behind an access token. At most one round trip.
+
+        Raises `InvalidToken`; also for one for which a second factor is due, unless it may be `unproven`.
+        """
         claims = self.read(access_token)
         session = await self._live(claims.tenant_id, claims.session_id)
         if session is None or session.subject.id != claims.subject_id:
             raise InvalidToken
+        if session.due is not None and not unproven:
+            raise factor_due()
         return session
 
-    async def authenticate_cookie(self, cookie: str) -> LiveSession | None:
-        """The browser session behind a cookie, or None. At most one round trip."""
+    async def authenticate_cookie(self, cookie: str, *, unproven: bool = False) -> LiveSession | None:
+        """The browser session behind a cookie, or None; `unproven` as above. At most one round trip."""
         packed = unpack_cookie(cookie)
         if packed is None:
             return None
         session = await self._live(*packed)
-        if session is None or session.secret_hash is None:
+        if session is None or session.secret_hash is None or (session.due is not None and not unproven):
             return None
         return session if secrets.compare_digest(session.secret_hash, token_hash(cookie)) else None
 
@@ -170,7 +190,7 @@ class Sessions(SignIns):
             if fresh and session.tenant_id == tenant_id and session.expires_at > now:
                 return session
             del self._cache[session_id]
-        row = await self._db.row(_LIVE, now, tenant_id, session_id)
+        row = await self._db.row(_LIVE, now, tenant_id, session_id, self.admins_must)
         if row is None:
             return None
         session = LiveSession(
@@ -191,8 +211,12 @@ class Sessions(SignIns):
             created_at=row["created_at"],
             seen_at=row["seen_at"],
             expires_at=row["expires_at"],
+            due=row["due"],
             secret_hash=row["secret_hash"],
         )
+        if session.subject.kind == "admin":
+            # Few, and they may do much: whatever is taken from them is gone at once, in every process.
+            return session
         self._cache[session_id] = (now, session)
         if len(self._cache) > _CACHE_SIZE:
             self._cache.popitem(last=False)
@@ -277,8 +301,13 @@ class Sessions(SignIns):
         if caller_tenant is not None and claims.tenant_id != caller_tenant:
             return None
         session = await self._live(claims.tenant_id, claims.session_id)
-        return (claims, session) if session is not None else None
+        return (claims, session) if session is not None and session.due is None else None
 
     def forget(self, session: LiveSession) -> None:
         """Has this process read the session anew, because what it shows has changed."""
         self._cache.pop(session.session_id, None)
+
+
+def factor_due() -> InvalidToken:
+    """The session goes on once a second factor is proven or set up; signing in again asks for it."""
+    return InvalidToken("A second factor is asked for here now. Sign in again.")

@@ -21,6 +21,8 @@ _CLAIMS: Final = ("iss", "aud", "sub", "tid", "slug", "sid", "iat", "nbf", "exp"
 # RFC 8725 and RFC 7519 allow some leeway for clocks; ours is at most this.
 _LEEWAY_SECONDS: Final = 30
 _LONGEST: Final = 4096
+# A number that the database can count on from. A session has at most some 60,000: see fn.refresh_session.
+_MOST_REFRESHES: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +123,35 @@ class RefreshToken:
     secret: bytes = field(repr=False)
 
     _LAYOUT = struct.Struct(">16s16s6sI32s")
+    _LENGTH = len(base64url(bytes(_LAYOUT.size)))
     # Lets secret scanners recognise one that leaked.
     _PREFIX = "ghr_"
 
     @classmethod
     def first(cls, keys: Keys, tenant_id: UUID, session_id: UUID) -> "RefreshToken":
         """The first token of a family."""
-        return cls(tenant_id, session_id, keys.id, 1, secrets.token_bytes(32))
+        return cls.nth(keys, tenant_id, session_id, 1)
+
+    @classmethod
+    def nth(cls, keys: Keys, tenant_id: UUID, session_id: UUID, n: int) -> "RefreshToken":
+        """The n-th of a family: computed, so a retry gets the same one and any is known for ours; hashes are stored."""
+        secret = keyed_hash(keys.refresh, "refresh-token", tenant_id.bytes, session_id.bytes, n.to_bytes(4, "big"))
+        return cls(tenant_id, session_id, keys.id, n, secret)
 
     @classmethod
     def parse(cls, token: str) -> "RefreshToken":
         """Raises `InvalidToken` unless it has the shape of one of ours."""
         try:
             body = token.removeprefix(cls._PREFIX)
-            if body == token or not body.isascii():
+            if body == token or len(body) != cls._LENGTH or not body.isascii():
                 raise InvalidToken
             packed = urlsafe_b64decode(body + "=" * (-len(body) % 4))
             tenant, session, key_id, n, secret = cls._LAYOUT.unpack(packed)
             parsed = cls(UUID(bytes=tenant), UUID(bytes=session), key_id.hex(), n, secret)
         except (Base64Error, struct.error, ValueError) as error:
             raise InvalidToken from error
+        if not 0 < n < _MOST_REFRESHES:
+            raise InvalidToken
         # Base64 has more than one spelling of the same bytes; only ours is a token.
         if parsed.text() != token:
             raise InvalidToken
@@ -158,19 +169,10 @@ class RefreshToken:
         return token_hash(self.text())
 
     def successor(self, keys: Keys) -> "RefreshToken":
-        """The next token of the family: computed, so a retry gets the same one and nothing but hashes is stored."""
-        n = self.n + 1
-        secret = keyed_hash(keys.refresh, "refresh", self.session_id.bytes, n.to_bytes(4, "big"), self.text().encode())
-        return RefreshToken(self.tenant_id, self.session_id, self.key_id, n, secret)
+        """The next token of the family."""
+        return self.nth(keys, self.tenant_id, self.session_id, self.n + 1)
 
-    def leads_to(self, keys: Keys, n: int, stored: bytes) -> bool:
-        """Whether rotating this token again and again gives the family's newest: proof that it was ever ours.
-
-        A week of 15-minute rotations is below a thousand steps; a number further away is no proof.
-        """
-        if not self.n < n <= self.n + 10_000:
-            return False
-        token = self
-        while token.n < n:
-            token = token.successor(keys)
-        return secrets.compare_digest(token.hash(), stored)
+    def is_ours(self, keys: Keys) -> bool:
+        """Whether it was ever in this family. One step, however old it is; nobody makes one up without the key."""
+        own = self.nth(keys, self.tenant_id, self.session_id, self.n)
+        return secrets.compare_digest(own.secret, self.secret)

@@ -49,6 +49,23 @@ def list_admins(as_json: bool) -> None:
         print_table(["email", "name", "role", "status", "last sign-in"], map(_admin_row, admins))
 
 
+@admin.command("suspend")
+@click.argument("email")
+@click.option("--keys-to", metavar="EMAIL", help="The owner who takes over the admin's API keys; without it they end.")
+def suspend_admin(email: str, keys_to: str | None) -> None:
+    """Shut an admin out: signed out at once, and no code, link or API key of theirs works any more."""
+
+    async def suspend(services: Services) -> Admin:
+        found = await _admin(services, email)
+        heir = await _admin(services, keys_to) if keys_to else None
+        return await services.admins.change(
+            found.id, status="suspended", keys_to=heir.id if heir else None, actor=OPERATOR, client=SHELL
+        )
+
+    suspended = with_services(suspend)
+    print(f"{suspended.email} is suspended." + (f" Their API keys are {keys_to}'s now." if keys_to else ""))
+
+
 @admin.command("login-link")
 @click.argument("email")
 @_json_option
@@ -67,10 +84,7 @@ def reset_factors(email: str) -> None:
     """Take away the second factor of an admin who lost it, and end their sessions. Audited; the admin is told."""
 
     async def find(services: Services) -> Owner:
-        found = await services.admins.find(email)
-        if found is None:
-            raise NotFound(f"No admin has the address {email}.")
-        return SYSTEM_TENANT, "admin", found.id
+        return SYSTEM_TENANT, "admin", (await _admin(services, email)).id
 
     reset_factors_of(email, find)
 
@@ -111,6 +125,14 @@ def revoke_key(key_id: UUID) -> None:
     """Refuse a key from now on."""
     with_services(lambda s: s.api_keys.revoke(key_id, actor=OPERATOR, client=SHELL))
     print("The key is revoked.")
+
+
+async def _admin(services: Services, email: str) -> Admin:
+    """The admin with this address. Raises `NotFound`."""
+    found = await services.admins.find(email)
+    if found is None:
+        raise NotFound(f"No admin has the address {email}.")
+    return found
 
 
 async def _login_link(services: Services, email: str) -> str:

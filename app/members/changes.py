@@ -92,11 +92,13 @@ async def save(
     if before is not None:
         for contact in CONTACTS:
             if contact in changed:
-                data |= await effects.after_contact_change(connection, now, before, after, contact, channels, keep)
+                data |= await effects.after_contact_change(
+                    connection, now, before, after, contact, channels, keep, actor=actor, client=client
+                )
         if "status" in changed and after.status != "active":
             data["codes_voided"] = await effects.void_codes(connection, now, after.tenant_id, after.id)
             data["sessions_ended"] = await effects.end_sessions(
-                connection, now, after.tenant_id, after.id, "member-suspended"
+                connection, now, after.tenant_id, after.id, "member-suspended", actor=actor, client=client
             )
     await log(connection, now, after, _action(before, after), actor, client, data)
     return after

@@ -7,33 +7,13 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from app.access import revoking
+from app.audit.log import Actor, Client
 from app.members.model import Member, masked
 
 _NOTICE_LIFE: Final = timedelta(hours=24)
 
-# Sign-ins that are just being completed wait for the change, or the change for them.
-_LOCK: Final = "SELECT fn.lock_subject($1, true)"
-_VOID_CODES: Final = """
-UPDATE challenges SET ended_at = $1, end_reason = 'void', salt = NULL, digest = NULL
-WHERE tenant_id = $2 AND subject_kind = 'member' AND subject_id = $3 AND ended_at IS NULL
-"""
-_VOID_LINKS: Final = """
-UPDATE sign_in_links SET used_at = $1
-WHERE tenant_id = $2 AND subject_kind = 'member' AND subject_id = $3 AND used_at IS NULL
-"""
-_VOID_HALVES: Final = """
-UPDATE half_sign_ins SET ended_at = $1
-WHERE tenant_id = $2 AND subject_kind = 'member' AND subject_id = $3 AND ended_at IS NULL
-"""
-_REVOKE_DEVICES: Final = """
-UPDATE devices SET revoked_at = $1, revoke_reason = $4
-WHERE tenant_id = $2 AND subject_kind = 'member' AND subject_id = $3 AND revoked_at IS NULL
-"""
-_END_SESSIONS: Final = """
-UPDATE sessions SET ended_at = $1, end_reason = $4
-WHERE tenant_id = $2 AND subject_kind = 'member' AND subject_id = $3 AND ended_at IS NULL AND expires_at > $1
-  AND id IS DISTINCT FROM $5
-"""
+_REASON: Final = "contact-changed"
 _ENDS_SESSIONS: Final = """
 SELECT coalesce((policy ->> 'end_sessions_on_contact_change')::boolean, true) FROM tenants WHERE id = $1
 """
@@ -48,14 +28,12 @@ _CHANNELS: Final = {"email": ("email",), "phone_number": ("sms", "whatsapp")}
 
 async def lock(connection: asyncpg.Connection, member_id: UUID) -> None:
     """Keeps sign-ins of the member out until the transaction ends. To be called first."""
-    await connection.execute(_LOCK, member_id)
+    await revoking.lock(connection, member_id)
 
 
 async def void_codes(connection: asyncpg.Connection, now: datetime, tenant_id: UUID, member_id: UUID) -> int:
     """Ends the member's open challenges, sign-in links and half sign-ins; how many challenges."""
-    await connection.execute(_VOID_LINKS, now, tenant_id, member_id)
-    await connection.execute(_VOID_HALVES, now, tenant_id, member_id)
-    return _affected(await connection.execute(_VOID_CODES, now, tenant_id, member_id))
+    return await revoking.void_codes(connection, now, tenant_id, ("member", member_id))
 
 
 async def end_sessions(
@@ -65,10 +43,13 @@ async def end_sessions(
     member_id: UUID,
     reason: str,
     keep: UUID | None = None,
+    *,
+    actor: Actor,
+    client: Client,
 ) -> int:
     """Ends all sessions but `keep`, and forgets the devices. To be called after `void_codes`; how many sessions."""
-    await connection.execute(_REVOKE_DEVICES, now, tenant_id, member_id, reason)
-    return _affected(await connection.execute(_END_SESSIONS, now, tenant_id, member_id, reason, keep))
+    whose = ("member", member_id)
+    return await revoking.end_sessions(connection, now, tenant_id, whose, reason, actor=actor, client=client, keep=keep)
 
 
 async def after_contact_change(
@@ -79,12 +60,17 @@ async def after_contact_change(
     contact: str,
     channels: Collection[str],
     keep: UUID | None = None,
+    *,
+    actor: Actor,
+    client: Client,
 ) -> dict[str, Any]:
     """Voids codes, forgets devices, ends sessions by policy, tells both addresses; answers what the log keeps."""
     data: dict[str, Any] = {"codes_voided": await void_codes(connection, now, after.tenant_id, after.id)}
-    await connection.execute(_REVOKE_DEVICES, now, after.tenant_id, after.id, "contact-changed")
+    await revoking.forget_devices(connection, now, after.tenant_id, ("member", after.id), _REASON)
     if await connection.fetchval(_ENDS_SESSIONS, after.tenant_id):
-        data["sessions_ended"] = await end_sessions(connection, now, after.tenant_id, after.id, "contact-changed", keep)
+        data["sessions_ended"] = await end_sessions(
+            connection, now, after.tenant_id, after.id, _REASON, keep, actor=actor, client=client
+        )
     payload = {
         "template": "own_contact_changed",
         "about": str(after.id),
@@ -139,8 +125,3 @@ async def _send(
     for destination in there:
         await connection.execute(_NOTICE, tenant_id, uuid4(), channel, destination, payload, now, now + _NOTICE_LIFE)
     return channel
-
-
-def _affected(tag: str) -> int:
-    """The number of rows in a command tag such as `UPDATE 3`."""
-    return int(tag.rpartition(" ")[2])

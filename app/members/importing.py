@@ -15,6 +15,8 @@ from app.members.model import DECIDED, SELECTED, changed_fields
 
 BY_CONTACT: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND (email = $2 OR phone_number = $2)"
 
+_LOCK: Final = "SELECT fn.lock_subject($1, false)"
+
 
 async def load(
     home: Home,
@@ -25,6 +27,8 @@ async def load(
     channels: Collection[str],
 ) -> Report:
     """Adds and changes members, row by row, and tells what each row did or what is wrong with it."""
+    # Before the first row is written: the removal of the tenant waits for both, in this order.
+    await home.connection.execute(_LOCK, home.tenant_id)
     loading = _Loading(home, now, actor, client, channels)
     done: list[RowReport] = []
     faults: list[RowFault] = []

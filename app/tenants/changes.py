@@ -107,7 +107,9 @@ class Changes:
         if contacts or suspended:
             data["codes_voided"] = await effects.void_codes(connection, now, after.id, everybody=suspended)
             if suspended or effective_policy(self._ceiling, before.policy).end_sessions_on_contact_change:
-                data["sessions_ended"] = await effects.end_sessions(connection, now, after.id, everybody=suspended)
+                data["sessions_ended"] = await effects.end_sessions(
+                    connection, now, after.id, everybody=suspended, actor=actor, client=client
+                )
         for contact in contacts:
             await effects.notify(connection, now, before, after, contact, self._channels)
         if after.status_reason:

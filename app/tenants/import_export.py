@@ -38,7 +38,7 @@ Format: TypeAlias = Literal["csv", "jsonl"]
 
 _BY_SLUGS: Final = f"SELECT {', '.join(COLUMNS)} FROM tenants WHERE slug = ANY ($1) AND id <> $2"
 # In the order of their ids, so that two imports wait for one another instead of both waiting.
-_LOCK: Final = "SELECT id, version FROM tenants WHERE id = ANY ($1) ORDER BY id FOR UPDATE"
+_LOCK: Final = "SELECT id, version FROM tenants WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE"
 # What an empty cell puts back; a name has no such thing, and whether somebody may sign in is not left to an empty cell.
 _CLEARED: Final[dict[str, object]] = {
     "name": "",

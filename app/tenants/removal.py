@@ -9,6 +9,8 @@ from app.errors import EditConflict, TenantNotFound
 from app.storage.db import Database, repeatable
 from app.tenants.rules import check_slug
 
+# Before the row, as whoever signs in takes them.
+_LOCK_FIRST: Final = "SELECT fn.lock_subject(id, true) FROM tenants WHERE slug = $1"
 _LOCK: Final = "SELECT id, name, version FROM tenants WHERE slug = $1 FOR UPDATE"
 # Audit events stay: they say who removed it, and their chain has no gaps. See `sql/removal.sql`.
 _EMPTY: Final = "SELECT fn.empty_tenant($1)"
@@ -34,6 +36,7 @@ class Removal:
         check_slug(slug)
         now = self._clock()
         async with self._db.every_tenant() as connection:
+            await connection.execute(_LOCK_FIRST, slug)
             tenant = await connection.fetchrow(_LOCK, slug)
             if tenant is None:
                 raise TenantNotFound(f"No tenant has the slug {slug}.")

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 import asyncpg
 
+from app.access import revoking
 from app.audit.log import Actor, Client
 from app.errors import AlreadyExists, EditConflict, FieldError, InvalidRequest, TenantNotFound
 from app.settings import Settings
@@ -172,6 +173,7 @@ class Tenants:
         check_slug(slug)
         now = self._clock()
         async with self._db.every_tenant() as connection:
+            await revoking.lock(connection, (await _fetch(connection, slug)).id)
             before = await _fetch(connection, slug, lock=True)
             if expected_version is not None and expected_version != before.version:
                 raise EditConflict(before.version)
@@ -188,7 +190,7 @@ def _check_reason(reason: str | None) -> str | None:
 
 
 async def _fetch(connection: asyncpg.Connection, slug: str, *, lock: bool = False) -> Tenant:
-    row = await connection.fetchrow(_BY_SLUG + (" FOR UPDATE" if lock else ""), slug)
+    row = await connection.fetchrow(_BY_SLUG + (" FOR NO KEY UPDATE" if lock else ""), slug)
     if row is None:
         raise TenantNotFound(f"No tenant has the slug {slug}.")
     return Tenant.of(row)

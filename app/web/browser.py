@@ -44,6 +44,7 @@ _KEPT_AFTER_SIGN_IN: Final = timedelta(minutes=15)
 # More cookies than these grow into what servers refuse to read.
 _MOST_SESSIONS: Final = 8
 _TOKEN: Final = re.compile(rb'\bcsrf_token(?:=|"\r\n\r\n)([A-Za-z0-9_-]{1,200})')
+_DUE: Final = "factor-due"
 _PRE_SESSION_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # 256 bits
 
 
@@ -61,7 +62,18 @@ class Face:
     by_tenant: bool = False
 
     async def session(self, request: AnyRequest) -> LiveSession | None:
-        """The session of the browser, or None; with `by_tenant` that of the page's tenant. At most one round trip."""
+        """The session of the browser, or None; with `by_tenant` that of the page's tenant. At most one round trip.
+
+        One for which a second factor is due is none: signing in again asks for it, and takes its place.
+        """
+        session = await self.unproven_session(request)
+        if session is None or session.due is None:
+            return session
+        request.scope["state"][_DUE] = True
+        return None
+
+    async def unproven_session(self, request: AnyRequest) -> LiveSession | None:
+        """The same with those: to sign out, and to say why somebody is asked to sign in."""
         state: dict[str, Any] = request.scope["state"]
         key = f"{self.name}-session"
         if key not in state:
@@ -133,7 +145,7 @@ class Face:
         if holder is None:
             holder = base64url(secrets.token_bytes(32))
             fresh.append(jar.make(_PRE_SESSION, holder))
-        if await self.session(request) is None:
+        if await self.unproven_session(request) is None:
             fresh += self._dropped(request, self._slug(request))
         token = csrf.token(services(request).ring.current, self.name, holder)
         body = _render(request, template, block, {"lang": "en", "csrf_token": token, **context})
@@ -170,7 +182,7 @@ class Face:
 
     async def exit(self, request: AnyRequest, to: str) -> Answer:
         """Ends the browser's session, if it has one, and sends it on."""
-        session = await self.session(request)
+        session = await self.unproven_session(request)
         if session is not None:
             await services(request).sessions.logout(session, visitor(request))
         return leave(request, to, self._dropped(request, self._slug(request)))
@@ -198,7 +210,10 @@ class Face:
         others = [other for other in jar.all_sent(request, f"{self.cookie}_") if other != name]
         if len(others) < _MOST_SESSIONS:
             return []
-        found = [(other, await sessions.authenticate_cookie(jar.read(request, other) or "")) for other in others]
+        found = [
+            (other, await sessions.authenticate_cookie(jar.read(request, other) or "", unproven=True))
+            for other in others
+        ]
         living = sorted(
             ((other, session) for other, session in found if session is not None),
             key=lambda pair: pair[1].authenticated_at,
@@ -212,7 +227,7 @@ class Face:
     async def _look_up(self, request: AnyRequest, slug: str | None) -> LiveSession | None:
         cookie = self._own_cookie(request, slug)
         core = services(request)
-        session = await core.sessions.authenticate_cookie(cookie) if cookie else None
+        session = await core.sessions.authenticate_cookie(cookie, unproven=True) if cookie else None
         if session is None or session.subject.kind not in self.subjects:
             return None
         if self.by_tenant:
@@ -225,14 +240,14 @@ class Face:
 
     async def _holder(self, request: AnyRequest) -> str | None:
         """The cookie that this browser's next forms are bound to."""
-        if await self.session(request) is not None:
+        if await self.unproven_session(request) is not None:
             return self._own_cookie(request, self._slug(request))
         return _read(request, _PRE_SESSION, _PRE_SESSION_VALUE)
 
     async def _proven(self, request: AnyRequest, token: str) -> Proven | None:
         """Which of the browser's cookies a form is bound to. Signed in, one from before counts no more."""
         own = self._own_cookie(request, self._slug(request))
-        signed_in = await self.session(request) is not None
+        signed_in = await self.unproven_session(request) is not None
         before = (_read(request, _PRE_SESSION, _PRE_SESSION_VALUE), _read(request, _PAST, _PAST_VALUE))
         for cookie, alive in ((own, signed_in), *((each, not signed_in) for each in before)):
             if cookie and csrf.holds(services(request).ring, self.name, cookie, token):
@@ -259,6 +274,11 @@ def leave(request: AnyRequest, to: str, cookies: Sequence[Cookie] = ()) -> Answe
 def is_htmx(request: AnyRequest) -> bool:
     """Whether htmx asks, for a part of a page."""
     return request.headers.get("hx-request") == "true"
+
+
+def lacks_factor(request: AnyRequest) -> bool:
+    """Whether this browser would be signed in if it had proven the second factor that is due by now."""
+    return bool(request.scope["state"].get(_DUE))
 
 
 def visitor(request: AnyRequest) -> Client:

@@ -106,12 +106,15 @@ async def api_key(request: AnyRequest) -> ApiKey:
     return cast("ApiKey", state[_KEY_STATE])
 
 
-async def require_session(request: AnyRequest) -> LiveSession:
-    """The session behind the access token. At most one round trip. Raises `InvalidToken`."""
+async def require_session(request: AnyRequest, *, unproven: bool = False) -> LiveSession:
+    """The session behind the access token. At most one round trip.
+
+    Raises `InvalidToken`; also where a second factor is due, unless the route is a way to it or out (`unproven`).
+    """
     token = bearer_token(request)
     if token is None:
         raise InvalidToken
-    return await services(request).sessions.authenticate(token)
+    return await services(request).sessions.authenticate(token, unproven=unproven)
 
 
 def forwarded_end_user(request: AnyRequest) -> str | None:

@@ -18,6 +18,7 @@ from app.auth.door import DoorLog
 from app.auth.factors.second_steps import GUESSES_A_DAY
 from app.auth.limits import ADDRESS
 from app.auth.rooms import CALLBACKS, CHECKS, LOGOS, PAGES, REFRESH, ROOMS, STATUS, WINDOW_SECONDS, Room
+from app.auth.sessions import REFRESH_BURST, REFRESHES
 from app.errors import RateLimited
 from app.settings import Settings
 from app.web.caller import api_key, forwarded_end_user, presents_api_key
@@ -172,6 +173,7 @@ def policy_header(settings: Settings, policy: str = "hourly") -> dict[str, str]:
             ADDRESS: (settings.otp_ip_hourly_limit, _HOUR),
             "cooldown": (1, settings.otp_resend_cooldown_seconds),
             "factor": (GUESSES_A_DAY, _DAY),
+            "session-refresh": (REFRESHES, int(REFRESH_BURST.total_seconds())),
         }.get(policy, (settings.otp_hourly_limit, _HOUR))
     return {"RateLimit-Policy": f'"{policy}";q={quota};w={window}'}
 

@@ -20,8 +20,10 @@ def errors_of(refusal: GatehouseError, field: str = "code") -> dict[str, str]:
             for error in errors:
                 said.setdefault(error.pointer.split("/")[1] if error.pointer else FORM, error.detail)
             return said
-        case InvalidCode(attempts_left=left):
-            return {field: f"Wrong code – {left} attempt{'' if left == 1 else 's'} left"}  # noqa: RUF001 - a dash
+        case InvalidCode(attempts_left=left, detail=detail):
+            tries = f"{left} attempt{'' if left == 1 else 's'} left"
+            more = f" {tries}." if detail.endswith(".") else f" – {tries}"  # noqa: RUF001 - a dash
+            return {field: detail + more}
         case RateLimited(detail=detail, retry_after=retry_after):
             return {FORM: f"{detail} You can ask again in {in_words(retry_after)}."}
         case _:

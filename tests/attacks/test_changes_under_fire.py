@@ -28,6 +28,7 @@ from tests.conftest import Clock
 from tests.people import add_member, add_tenant, count, current_code, whole
 
 CLIENT = Client("api", "203.0.113.9", "browser", "r")
+STAFF = Actor("operator")
 EMAIL, PASSWORD = "ana@home.example", "a window left ajar"
 REMEMBERING = {"remember_device_days": 30}
 SHOP = {"first_factor": "password"}
@@ -62,7 +63,7 @@ async def change_contact(db: Database, clock: Clock, tenant: UUID) -> None:
     """What a change of a tenant's contact does to sign-ins."""
     async with db.tenant(tenant) as connection:
         await effects.void_codes(connection, clock(), tenant, everybody=False)
-        await effects.end_sessions(connection, clock(), tenant, everybody=False)
+        await effects.end_sessions(connection, clock(), tenant, everybody=False, actor=STAFF, client=CLIENT)
 
 
 async def test_half_a_sign_in_does_not_outlive_the_contact(db: Database, challenges: Challenges, clock: Clock) -> None:
@@ -96,7 +97,7 @@ async def test_a_remembered_device_does_not_outlive_the_contact(
     again = entrance.ask(realm, CLIENT, device_token=known)
     async with db.tenant(tenant.id) as changing:
         await effects.void_codes(changing, clock(), tenant.id, everybody=False)
-        await effects.end_sessions(changing, clock(), tenant.id, everybody=False)
+        await effects.end_sessions(changing, clock(), tenant.id, everybody=False, actor=STAFF, client=CLIENT)
         async with waiting(db, changing, again) as signing_in:
             pass
     with pytest.raises(InvalidCredentials):
@@ -140,7 +141,9 @@ async def test_a_member_and_a_change_never_wait_for_each_other(
         await member_effects.lock(changing, member)
         async with waiting(db, changing, arriving) as signing_in:
             await member_effects.void_codes(changing, clock(), tenant.id, member)
-            await member_effects.end_sessions(changing, clock(), tenant.id, member, "contact-changed")
+            await member_effects.end_sessions(
+                changing, clock(), tenant.id, member, "contact-changed", actor=STAFF, client=CLIENT
+            )
     with pytest.raises(CodeExpired):
         await signing_in
     assert await count(db, _ALIVE, tenant.id) == 0

@@ -12,6 +12,8 @@ import pytest
 
 from app.audit.log import Actor, Client, record
 from app.audit.sealing import seal_once
+from app.auth.admins import Admins
+from app.auth.api_keys import ApiKeys
 from app.auth.idempotency import Idempotency
 from app.auth.links import Links
 from app.auth.sessions import Sessions
@@ -143,6 +145,24 @@ async def test_a_link_lets_an_admin_in_once(gatehouse: Shell, slug: str, db: Dat
     with pytest.raises(CodeExpired):
         await links.use(token, Client("page"))
     assert "No active admin" in refused(gatehouse("admin", "login-link", "nobody@company.example"), 2)
+
+
+async def test_an_admin_is_suspended_and_the_keys_go_to_another(gatehouse: Shell, db: Database) -> None:
+    """With `--keys-to` they go on as the other owner's; without it they end."""
+    keys, admins = ApiKeys(db, now), Admins(db, now)
+    leaving, heir, _ = [
+        await admins.add(f"{uuid4().hex}@company.example", "owner", actor=Actor("operator"), client=Client("cli"))
+        for _ in range(3)
+    ]
+    made = [
+        await keys.create("ci", "viewer", actor=Actor("admin", admin.id), client=Client("cli"))
+        for admin in (leaving, heir)
+    ]
+    done = gatehouse("admin", "suspend", leaving.email, "--keys-to", heir.email)
+    assert done.stdout == f"{leaving.email} is suspended. Their API keys are {heir.email}'s now.\n", done.stderr
+    assert [await keys.authenticate(text) is not None for _, text in made] == [True, True]
+    assert gatehouse("admin", "suspend", heir.email).stdout == f"{heir.email} is suspended.\n"
+    assert [await keys.authenticate(text) for _, text in made] == [None, None]
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Access tokens: one algorithm, every claim, our clock. Refresh tokens: a chain nobody else can continue."""
+"""Access tokens: one algorithm, every claim, our clock. Refresh tokens: a family that nobody else adds to."""
 
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -10,9 +11,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from app.auth import tokens
 from app.auth.tokens import RefreshToken, read_access, sign_access
 from app.errors import InvalidToken
-from app.keys import KeyRing, Keys
+from app.keys import KeyRing, Keys, keyed_hash
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 RING = KeyRing(
@@ -120,16 +122,32 @@ def test_a_refresh_token_survives_the_round_trip() -> None:
     assert first.secret.hex() not in repr(first)
 
 
-def test_the_chain_is_proof() -> None:
-    """An older token of the family leads to the newest; a made-up one with the same numbers does not."""
+def test_a_token_of_the_family_is_known_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there were since, ours are told from made-up ones by one keyed hash."""
     first = RefreshToken.first(RING.current, uuid4(), uuid4())
-    newest = first
-    for _ in range(5):
-        newest = newest.successor(RING.current)
-    assert first.leads_to(RING.current, newest.n, newest.hash())
-    imposter = RefreshToken(first.tenant_id, first.session_id, first.key_id, 1, bytes(32))
-    assert not imposter.leads_to(RING.current, newest.n, newest.hash())
-    assert not first.leads_to(RING.current, 4_000_000_000, newest.hash())
+    late = RefreshToken.nth(RING.current, first.tenant_id, first.session_id, 60_000)
+    assert late == RefreshToken.nth(RING.current, first.tenant_id, first.session_id, 59_999).successor(RING.current)
+    hashed: list[object] = []
+    monkeypatch.setattr(tokens, "keyed_hash", lambda *parts: hashed.append(parts) or keyed_hash(*parts))
+    assert first.is_ours(RING.current)
+    assert late.is_ours(RING.current)
+    for imposter in (
+        replace(first, secret=bytes(32)),
+        replace(first, n=2),
+        replace(first, session_id=uuid4()),
+        replace(first, tenant_id=uuid4()),
+        replace(late, secret=first.secret),
+    ):
+        assert not imposter.is_ours(RING.current)
+    assert len(hashed) == 7
+
+
+@pytest.mark.parametrize("n", [0, 2**31 - 1, 2**31, 2**32 - 1])
+def test_a_number_that_no_family_reaches_is_refused(n: int) -> None:
+    """The database could not count on from it."""
+    made_up = replace(RefreshToken.first(RING.current, uuid4(), uuid4()), n=n)
+    with pytest.raises(InvalidToken):
+        RefreshToken.parse(made_up.text())
 
 
 @pytest.mark.parametrize("text", ["", "ghr_", "ghr_" + "A" * 95, "ghr_" + "é" * 96, "ghr_" + "A" * 97, "x" * 100])

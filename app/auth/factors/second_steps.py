@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NoReturn, TypeAlias
 from uuid import UUID
+
+import structlog
 
 from app.audit.log import Client
 from app.auth.credentials import MfaToken, SessionKind, sign_in_over
@@ -19,6 +21,8 @@ from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database, Row
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
 # Wrong codes of the app within a day. Three steps count at a time, so 30 x 3e-6 stays below 1e-4 (security.md); a
 # backup code, which can't be guessed, is taken all the same, so nobody is locked out.
 GUESSES_A_DAY: Final = 30
@@ -28,7 +32,7 @@ With: TypeAlias = Literal["totp", "backup_code"]
 _Step: TypeAlias = Literal["totp", "backup_code", "enrol"]
 
 _COUNT: Final = "SELECT * FROM fn.count_factor_attempt($1, $2, $3, $4, $5, $6, $7)"
-_FAIL: Final = "SELECT fn.fail_factor_attempt($1, $2, $3, $4, $5)"
+_FAIL: Final = "SELECT fn.fail_factor_attempt($1, $2, $3, $4, $5, $6, $7, $8)"
 _COMPLETE: Final = f"SELECT fn.complete_half_sign_in({', '.join(f'${n}' for n in range(1, 16))}) AS outcome"
 
 _LIMITED: Final = "Too many wrong codes of the app within a day. Use a backup code, or wait."
@@ -89,16 +93,16 @@ class SecondSteps:
             raise _refusal(row, now)
         if row["subject_kind"] not in subjects:
             raise sign_in_over()
-        found = self._backup_code(row, token, code) if step == "backup_code" else self._app_step(row, token, code, now)
+        if step == "backup_code":
+            found: int | UUID | None = self._backup_code(row, token, code)
+        else:
+            found = totp.matching_step(self._secret(row, token), code, now, after=row["last_step"])
         outcome = "wrong"
         fresh = Fresh.new(self._ring, now, token.tenant_id, kind, row["device_id"] if step != "enrol" else None)
         if found is not None:
             outcome = await self._complete(now, token, row, found, fresh, client)
         if outcome in {"wrong", "replayed"}:
-            await self._db.run(_FAIL, now, token.tenant_id, token.half_id, step, client.as_json())
-            if row["attempts_left"] == 0:
-                raise TooManyAttempts(seconds_until(row["expires_at"], now))
-            raise InvalidCode(row["attempts_left"])
+            await self._fail(now, token, row, code, step, client)
         signed_in = self._sessions.outcome(now, outcome, row, fresh)
         if not isinstance(signed_in, SignIn):
             raise sign_in_over()
@@ -106,10 +110,35 @@ class SecondSteps:
             self._wake_worker()
         return signed_in
 
-    def _app_step(self, row: Row, token: MfaToken, code: str, now: datetime) -> int | None:
+    async def _fail(self, now: datetime, token: MfaToken, row: Row, code: str, step: _Step, client: Client) -> NoReturn:
+        """Leaves the evidence, with how wrong the app's clock is where the code tells. Raises what becomes of it.
+
+        Only who has the secret finds such a code with any chance worth speaking of. Whoever guesses one of the past has
+        learnt nothing, and one of the future, once told of, signs nobody in (`told_steps`).
+        """
+        clock = None
+        if step != "backup_code":
+            clock = totp.wrong_clock(self._secret(row, token), code, now, after=row["last_step"])
+        here = totp.step_at(now)
+        told = here + clock if clock is not None and clock > 0 else None
+        seconds = clock * totp.SECONDS if clock is not None else None
+        await self._db.run(
+            _FAIL, now, token.tenant_id, token.half_id, step, client.as_json(), seconds, row["factor"], told
+        )
+        if seconds is not None:
+            log.warning(
+                "The clock of an authenticator app is wrong",
+                seconds=seconds,
+                tenant=row["slug"],
+                subject_kind=row["subject_kind"],
+            )
+        if row["attempts_left"] == 0:
+            raise TooManyAttempts(seconds_until(row["expires_at"], now))
+        raise InvalidCode(row["attempts_left"], totp.clock_hint(clock) if clock is not None else None)
+
+    def _secret(self, row: Row, token: MfaToken) -> bytes:
         context = totp_context(token.tenant_id, row["subject"], row["factor"])
-        secret = decrypt(self._ring, row["key_id"], context, row["secret"])
-        return totp.matching_step(secret, code, now, after=row["last_step"])
+        return decrypt(self._ring, row["key_id"], context, row["secret"])
 
     def _backup_code(self, row: Row, token: MfaToken, code: str) -> UUID | None:
         found = None

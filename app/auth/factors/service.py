@@ -42,6 +42,8 @@ _REFUSALS: Final = {
     "none": "There is no second factor. Set up an authenticator app first.",
 }
 
+_NOT_SHOWN: Final = "This is not what the app shows now. Check the phone's clock, type the next code."
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -178,9 +180,9 @@ class Factors:
         factor_id, secret = found
         step = totp.matching_step(secret, typed, now)
         if step is None:
-            raise InvalidRequest(
-                FieldError("/code", "This is not what the app shows now. Check the phone's clock, type the next code.")
-            )
+            clock = totp.wrong_clock(secret, typed, now)
+            hint = totp.clock_hint(clock) if clock is not None else _NOT_SHOWN
+            raise InvalidRequest(FieldError("/code", hint))
         row = await self._db.one(
             _CONFIRM,
             now,

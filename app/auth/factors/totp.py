@@ -22,6 +22,8 @@ DIGITS: Final = 6
 SECRET_BYTES: Final = 20
 # Steps before and after the present one whose code is taken, for clocks that differ (RFC 6238, section 5.2).
 _DRIFT: Final = 1
+# Steps either way whose code isn't taken but recognised: a clock that is wrong by ten minutes at most.
+_RECOGNISED: Final = 20
 # Between an issuer and an account stands a colon, so neither may have one.
 _NO_COLON: Final = str.maketrans(":", " ")
 
@@ -56,6 +58,34 @@ def matching_step(secret: bytes, code: str, now: datetime, *, after: int | None 
         if hmac.compare_digest(code_at(secret, step), code) and (after is None or step > after):
             found = step
     return found
+
+
+def wrong_clock(secret: bytes, code: str, now: datetime, *, after: int | None = None) -> int | None:
+    """By how many steps the clock is wrong of an app that shows this code, which isn't taken; negative when it is slow.
+
+    None for a code that the app shows within ten minutes neither way, and for one used already (`after`). All are
+    compared, so the time says nothing.
+    """
+    here = step_at(now)
+    found = None
+    for offset in range(-_RECOGNISED, _RECOGNISED + 1):
+        step = here + offset
+        same = hmac.compare_digest(code_at(secret, step), code) and (after is None or step > after)
+        if same and abs(offset) > _DRIFT and (found is None or abs(offset) < abs(found)):
+            found = offset
+    return found
+
+
+def clock_hint(steps: int) -> str:
+    """What to do about such a clock, in words for whoever holds the phone."""
+    minutes = max(1, round(abs(steps) * SECONDS / 60))
+    about = f"about {minutes} minute{'' if minutes == 1 else 's'}"
+    if steps > 0:
+        return f"The clock of your phone is {about} fast. Let it set the time by itself, then type the code it shows."
+    return (
+        f"This code was right {about} ago. Type the one that the app shows now. If this is it, the clock of your phone "
+        "is slow: let it set the time by itself."
+    )
 
 
 def read_code(typed: str, pointer: str) -> str:

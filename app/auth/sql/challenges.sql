@@ -415,6 +415,10 @@ BEGIN
         + make_interval(secs => greatest(p_cooldown, (v_policy ->> 'resend_cooldown_seconds')::integer));
     UPDATE challenges SET
         generation = c.generation + 1, code_length = resend_code.code_length, salt = p_salt, key_id = p_key_id,
+        -- By what the last three that were sent are recognised.
+        earlier_salts = (c.earlier_salts || c.salt)[greatest(1, cardinality(c.earlier_salts) - 1):],
+        earlier_digests = (c.earlier_digests || c.digest)[greatest(1, cardinality(c.earlier_digests) - 1):],
+        earlier_keys = (c.earlier_keys || c.key_id)[greatest(1, cardinality(c.earlier_keys) - 1):],
         digest = CASE WHEN c.decoy OR v_problem IS NOT NULL THEN p_digest_decoy
                       WHEN resend_code.code_length = 8 THEN p_digest_8 ELSE p_digest_6 END,
         decoy = c.decoy OR v_problem IS NOT NULL,
@@ -437,11 +441,14 @@ END $$;
 -- Counts an attempt before anything is compared, in a transaction of its own: 200 parallel guesses are at most
 -- max_attempts comparisons. Its commit doesn't wait for the disk: the statement that records the verdict does, and with
 -- it all that was written before; a crash in between loses the count of a guess whose outcome nobody was told.
-CREATE OR REPLACE FUNCTION fn.count_attempt(
+-- `earlier_…`: the codes that resends voided, the oldest first, up to the generation before the present one. One of those
+-- is a wrong code like any other, whose owner is told why.
+CREATE OR REPLACE FUNCTION fn.count_attempt_v2(
     p_now timestamptz, p_slug text, p_stand_in uuid, p_challenge uuid,
     OUT outcome text, OUT tenant uuid, OUT slug text, OUT name text, OUT subject_kind text, OUT subject uuid,
     OUT subject_name text, OUT generation integer, OUT salt bytea, OUT digest bytea, OUT key_id text,
-    OUT attempts_left integer, OUT expires_at timestamptz, OUT device_id uuid, OUT purpose text
+    OUT attempts_left integer, OUT expires_at timestamptz, OUT device_id uuid, OUT purpose text,
+    OUT earlier_salts bytea[], OUT earlier_digests bytea[], OUT earlier_keys text[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     t tenants;
@@ -484,11 +491,16 @@ BEGIN
     attempts_left := c.max_attempts - c.attempts;
     expires_at := c.expires_at;
     device_id := c.device_id;
+    earlier_salts := c.earlier_salts;
+    earlier_digests := c.earlier_digests;
+    earlier_keys := c.earlier_keys;
 END $$;
 
--- Leaves the evidence of a wrong code, and ends the challenge with its last attempt.
-CREATE OR REPLACE FUNCTION fn.fail_attempt(p_now timestamptz, p_tenant uuid, p_challenge uuid, p_client jsonb)
-RETURNS void LANGUAGE plpgsql AS $$
+-- Leaves the evidence of a wrong code (p_earlier: of one that a resend voided), and ends the challenge with its last
+-- attempt.
+CREATE OR REPLACE FUNCTION fn.fail_attempt(
+    p_now timestamptz, p_tenant uuid, p_challenge uuid, p_client jsonb, p_earlier boolean
+) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE c challenges;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
@@ -497,7 +509,8 @@ BEGIN
     SELECT * INTO c FROM challenges WHERE tenant_id = p_tenant AND id = p_challenge;
     PERFORM fn.count_wrong_guess(p_now, p_tenant, c.recipient_key, c.door_key, c.lane, c.code_length);
     PERFORM fn.write_audit(p_now, p_tenant, 'code.wrong', c.subject_kind, c.subject_id, p_challenge, p_client,
-        jsonb_build_object('attempts_left', c.max_attempts - c.attempts));
+        jsonb_build_object('attempts_left', c.max_attempts - c.attempts)
+        || CASE WHEN p_earlier THEN '{"earlier": true}' ELSE '{}'::jsonb END);
 END $$;
 
 -- Uses the code up and begins the session, or what comes before it (fn.begin_session), once: the row is taken by

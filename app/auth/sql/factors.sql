@@ -1,16 +1,4 @@
--- Second factors. Whoever begins a session for a person and whoever changes the person's factors wait for each other
--- (an advisory lock by subject: shared for the one, exclusive for the other), so no session slips past a factor that is
--- being enrolled. Locks are always taken in one order: subject, half sign-ins, factors, backup codes, devices,
--- sessions.
-
-CREATE OR REPLACE FUNCTION fn.lock_subject(p_subject uuid, p_to_change boolean) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF p_to_change THEN
-        PERFORM pg_advisory_xact_lock(7342003, hashtext(p_subject::text));
-    ELSE
-        PERFORM pg_advisory_xact_lock_shared(7342003, hashtext(p_subject::text));
-    END IF;
-END $$;
+-- Second factors: who has one, who must have one, setting one up and taking it away. The locks: access/sql/revoking.sql.
 
 -- These three are asked at every sign-in. PL/pgSQL keeps their plans, which SQL functions with a subquery in them don't.
 CREATE OR REPLACE FUNCTION fn.has_factor(p_tenant uuid, p_subject_kind text, p_subject uuid)
@@ -48,6 +36,17 @@ BEGIN
         RETURN 'enrol';
     END IF;
     RETURN NULL;
+END $$;
+
+-- The same of a session that has begun, by the methods that began it: a factor may be due that wasn't then, after an
+-- enrolment elsewhere, another policy, another role. Every use of a session asks here (fn.live_session,
+-- fn.refresh_session).
+CREATE OR REPLACE FUNCTION fn.factor_due(
+    p_tenant uuid, p_subject_kind text, p_subject uuid, p_methods text[], p_admins_must boolean
+) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE v_next CONSTANT text := fn.next_step(p_tenant, p_subject_kind, p_subject, p_admins_must);
+BEGIN
+    RETURN CASE WHEN v_next <> 'totp' OR NOT p_methods && ARRAY['totp', 'backup_code'] THEN v_next END;
 END $$;
 
 -- Where a person is told what happens to their account.
@@ -100,14 +99,8 @@ CREATE OR REPLACE FUNCTION fn.after_factor_change(
     p_actor_kind text, p_actor uuid, p_channels text[], p_client jsonb
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE half_sign_ins SET ended_at = p_now
-    WHERE tenant_id = p_tenant AND subject_kind = p_subject_kind AND subject_id = p_subject AND ended_at IS NULL
-      AND id IS DISTINCT FROM p_keep;
-    PERFORM fn.revoke_devices(p_now, p_tenant, p_subject_kind, p_subject, NULL, 'factor-changed');
-    PERFORM fn.end_session(p_now, p_tenant, s.id, 'factor-changed', p_client)
-    FROM sessions s
-    WHERE s.tenant_id = p_tenant AND s.subject_kind = p_subject_kind AND s.subject_id = p_subject
-      AND s.ended_at IS NULL AND s.expires_at > p_now AND s.id IS DISTINCT FROM p_keep;
+    PERFORM fn.revoke_access(p_now, p_tenant, p_subject_kind, p_subject, ARRAY['halves', 'devices', 'sessions'],
+                             'factor-changed', p_keep, p_actor_kind, p_actor, p_client);
     PERFORM fn.audit_factor(p_now, p_tenant, 'factor.' || p_change, p_actor_kind, p_actor, p_subject_kind, p_subject,
                             p_client, '{}');
     PERFORM fn.tell_of_factors(p_now, p_tenant, p_subject_kind, p_subject, p_change, p_channels);

@@ -71,16 +71,24 @@ BEGIN
     last_step := f.last_step;
 END $$;
 
--- Leaves the evidence of a wrong code.
+-- Leaves the evidence of a wrong code. `p_seconds`: by how much the app's clock is wrong, where the code tells (negative:
+-- slow). `p_told`: the step to come whose code it is; as that was told, nobody signs in with it.
 CREATE OR REPLACE FUNCTION fn.fail_factor_attempt(
-    p_now timestamptz, p_tenant uuid, p_half uuid, p_with text, p_client jsonb
+    p_now timestamptz, p_tenant uuid, p_half uuid, p_with text, p_client jsonb, p_seconds integer, p_factor uuid,
+    p_told bigint
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE h half_sign_ins;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     SELECT * INTO h FROM half_sign_ins WHERE tenant_id = p_tenant AND id = p_half;
+    IF p_told IS NOT NULL THEN
+        -- Those that ten minutes have passed by are no longer kept.
+        UPDATE factors SET told_steps = ARRAY(SELECT t FROM unnest(told_steps) AS t WHERE t > p_told - 40) || p_told
+        WHERE tenant_id = p_tenant AND id = p_factor;
+    END IF;
     PERFORM fn.audit_factor(p_now, p_tenant, 'factor.wrong', 'anonymous', NULL, h.subject_kind, h.subject_id, p_client,
-        jsonb_build_object('with', p_with, 'attempts_left', h.max_attempts - h.attempts));
+        jsonb_strip_nulls(jsonb_build_object('with', p_with, 'attempts_left', h.max_attempts - h.attempts,
+                                             'clock_off_by', p_seconds)));
 END $$;
 
 -- Uses up what was right (a step of the app, a backup code, or the first code of a new app) and begins the session,
@@ -118,7 +126,8 @@ BEGIN
         END IF;
     ELSIF p_code IS NULL THEN
         UPDATE factors SET last_step = p_step, used_at = p_now, guesses = guesses[:cardinality(guesses) - 1]
-        WHERE tenant_id = p_tenant AND id = p_factor AND confirmed_at IS NOT NULL AND last_step < p_step;
+        WHERE tenant_id = p_tenant AND id = p_factor AND confirmed_at IS NOT NULL AND last_step < p_step
+          AND NOT p_step = ANY (told_steps);
         IF NOT FOUND THEN
             RETURN 'replayed';
         END IF;

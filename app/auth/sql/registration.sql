@@ -144,6 +144,9 @@ BEGIN
         RETURN;
     END IF;
     PERFORM set_config('app.tenant_id', tenant::text, true);
+    -- Before the claim and the member, as whoever changes the person does.
+    PERFORM fn.lock_subject((SELECT c.member_id FROM claims c
+                             WHERE c.tenant_id = tenant AND c.token_hash = p_token_hash), false);
     UPDATE claims SET
         name = p_claim ->> 'name', password_hash = p_claim ->> 'password_hash', document = p_claim ->> 'document',
         document_version = p_claim ->> 'version',

@@ -1,12 +1,14 @@
 -- Sessions: checked by primary key, refreshed in one statement, ended at once.
 
 -- Who is behind a session, with the tenant and the contacts that `me` shows. No row: it is over, or the tenant or
--- person may not sign in any more.
-CREATE OR REPLACE FUNCTION fn.live_session(p_now timestamptz, p_tenant uuid, p_session uuid)
+-- person may not sign in any more. `due`: the second factor that has to be proven (`totp`) or set up (`enrol`) before
+-- the session opens anything.
+CREATE OR REPLACE FUNCTION fn.live_session(p_now timestamptz, p_tenant uuid, p_session uuid, p_admins_must boolean)
 RETURNS TABLE (
     kind text, subject_kind text, subject_id uuid, subject_name text, subject_role text, email text, phone_number text,
     tenant_slug text, tenant_name text, methods text[], totp boolean, backup_codes bigint, device_name text,
-    secret_hash bytea, authenticated_at timestamptz, created_at timestamptz, seen_at timestamptz, expires_at timestamptz
+    secret_hash bytea, authenticated_at timestamptz, created_at timestamptz, seen_at timestamptz,
+    expires_at timestamptz, due text
 ) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
@@ -22,7 +24,8 @@ BEGIN
            (SELECT count(*) FROM backup_codes b
              WHERE b.tenant_id = p_tenant AND b.subject_kind = s.subject_kind AND b.subject_id = s.subject_id),
            s.device_name, s.secret_hash,
-           s.authenticated_at, s.created_at, s.seen_at, s.expires_at
+           s.authenticated_at, s.created_at, s.seen_at, s.expires_at,
+           fn.factor_due(p_tenant, s.subject_kind, s.subject_id, s.methods, p_admins_must)
     FROM sessions s
     JOIN tenants t ON t.id = s.tenant_id AND t.status = 'active'
     LEFT JOIN admins a ON s.subject_kind = 'admin' AND a.tenant_id = s.tenant_id AND a.id = s.subject_id
@@ -141,29 +144,36 @@ BEGIN
             WHERE s.tenant_id = p_tenant AND s.id = p_session AND s.secret_hash = p_secret_hash);
 END $$;
 
--- Rotates a refresh token (RFC 9700 section 4.14.2). `p_n` is the number the presented token carries.
+-- Rotates a refresh token (RFC 9700 section 4.14.2). `p_n` is the number the presented token carries; `p_ours`, that
+-- its secret follows from our key, so it was ever in this family.
 --   rotated  it was the newest; the successor is in place
---   retried  its successor is in place for less than the grace and unused: the caller recomputes the same one
+--   retried  its successor is in place for less than the grace and unused: the caller answers with the same one
 --   reused   a token that was rotated away: the whole family has ended
---   stale    an older number; the caller proves that it was ours before ending anything
+--   due      a second factor has to be proven or set up first: the family has ended
+--   limited  rotated more often than any client needs to; `retry_at` says when the next one is free
 --   refused  unknown or over
+-- One may follow another every p_pace, and p_burst's worth of them at once: `refresh_paced_at` is how far ahead of that
+-- the session is.
 CREATE OR REPLACE FUNCTION fn.refresh_session(
     p_now timestamptz, p_tenant uuid, p_session uuid, p_n integer, p_hash bytea, p_next_hash bytea, p_grace interval,
-    p_client jsonb,
+    p_client jsonb, p_ours boolean, p_admins_must boolean, p_pace interval, p_burst interval,
     OUT outcome text, OUT subject_kind text, OUT subject uuid, OUT subject_name text, OUT slug text, OUT name text,
-    OUT expires_at timestamptz, OUT newest_n integer, OUT newest_hash bytea
+    OUT expires_at timestamptz, OUT retry_at timestamptz
 ) LANGUAGE plpgsql AS $$
-DECLARE s sessions;
+DECLARE
+    s         sessions;
+    v_newest  boolean;
+    v_retried boolean;
+    v_paced   timestamptz;
 BEGIN
+    outcome := 'refused';
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
     SELECT * INTO s FROM sessions WHERE tenant_id = p_tenant AND id = p_session AND kind = 'api' FOR UPDATE;
     IF NOT FOUND OR s.ended_at IS NOT NULL OR s.expires_at <= p_now THEN
-        outcome := 'refused';
         RETURN;
     END IF;
     SELECT t.slug, t.name INTO slug, name FROM tenants t WHERE t.id = p_tenant AND t.status = 'active';
     IF NOT FOUND THEN
-        outcome := 'refused';
         RETURN;
     END IF;
     subject_kind := s.subject_kind;
@@ -173,37 +183,46 @@ BEGIN
         SELECT a.name INTO subject_name FROM admins a
         WHERE a.tenant_id = p_tenant AND a.id = s.subject_id AND a.status = 'active';
         IF NOT FOUND THEN
-            outcome := 'refused';
             RETURN;
         END IF;
     ELSIF s.subject_kind = 'member' THEN
         SELECT m.name INTO subject_name FROM members m
         WHERE m.tenant_id = p_tenant AND m.id = s.subject_id AND m.status = 'active';
         IF NOT FOUND THEN
-            outcome := 'refused';
             RETURN;
         END IF;
     END IF;
     expires_at := s.expires_at;
-    IF s.refresh_n = p_n AND s.refresh_hash = p_hash THEN
-        UPDATE sessions SET refresh_n = p_n + 1, refresh_hash = p_next_hash, refresh_prior_hash = p_hash,
-                            refresh_rotated_at = p_now, seen_at = p_now
-        WHERE tenant_id = p_tenant AND id = p_session;
-        outcome := 'rotated';
-    ELSIF s.refresh_n = p_n + 1 AND s.refresh_prior_hash = p_hash THEN
-        IF p_now < s.refresh_rotated_at + p_grace THEN
-            outcome := 'retried';
-        ELSE
+    v_newest := s.refresh_n = p_n AND s.refresh_hash = p_hash;
+    v_retried := s.refresh_n = p_n + 1 AND s.refresh_prior_hash = p_hash AND p_now < s.refresh_rotated_at + p_grace;
+    IF NOT (v_newest OR v_retried) THEN
+        -- The one before is known by its hash, an older one by our key; of what was made up nothing ends.
+        IF s.refresh_n = p_n + 1 AND s.refresh_prior_hash = p_hash OR p_ours AND p_n < s.refresh_n THEN
             outcome := 'reused';
             PERFORM fn.end_session(p_now, p_tenant, p_session, 'refresh-token-reused', p_client);
         END IF;
-    ELSIF p_n < s.refresh_n THEN
-        outcome := 'stale';
-        newest_n := s.refresh_n;
-        newest_hash := s.refresh_hash;
-    ELSE
-        outcome := 'refused';
+        RETURN;
     END IF;
+    IF fn.factor_due(p_tenant, s.subject_kind, s.subject_id, s.methods, p_admins_must) IS NOT NULL THEN
+        outcome := 'due';
+        PERFORM fn.end_session(p_now, p_tenant, p_session, 'factor-due', p_client);
+        RETURN;
+    END IF;
+    IF v_retried THEN
+        -- A successor that a process of another release made can't be told again.
+        outcome := CASE WHEN s.refresh_hash = p_next_hash THEN 'retried' ELSE 'refused' END;
+        RETURN;
+    END IF;
+    v_paced := greatest(s.refresh_paced_at, p_now) + p_pace;
+    IF v_paced > p_now + p_burst THEN
+        outcome := 'limited';
+        retry_at := v_paced - p_burst;
+        RETURN;
+    END IF;
+    UPDATE sessions SET refresh_n = p_n + 1, refresh_hash = p_next_hash, refresh_prior_hash = p_hash,
+                        refresh_rotated_at = p_now, refresh_paced_at = v_paced, seen_at = p_now
+    WHERE tenant_id = p_tenant AND id = p_session;
+    outcome := 'rotated';
 END $$;
 
 CREATE OR REPLACE FUNCTION fn.subject_sessions(p_now timestamptz, p_tenant uuid, p_kind text, p_subject uuid)
@@ -229,6 +248,7 @@ DECLARE
     v_ended uuid[] := '{}';
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
+    PERFORM fn.lock_subject(p_subject, true);
     FOR v_id IN
         SELECT s.id FROM sessions s
         WHERE s.tenant_id = p_tenant AND s.subject_kind = p_kind AND s.subject_id = p_subject AND s.ended_at IS NULL

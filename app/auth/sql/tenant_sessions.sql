@@ -21,11 +21,16 @@ CREATE OR REPLACE FUNCTION fn.end_tenant_sessions(
 DECLARE v_ended integer;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant::text, true);
-    WITH ended AS (
-        UPDATE sessions SET ended_at = p_now, end_reason = 'ended-by-admin'
-        WHERE tenant_id = p_tenant AND ended_at IS NULL AND expires_at > p_now AND (p_only IS NULL OR id = p_only)
-          AND (p_member IS NULL OR subject_kind = 'member' AND subject_id = p_member)
-        RETURNING id, subject_kind, subject_id
+    PERFORM fn.lock_subject(coalesce(p_member, p_tenant), true);
+    WITH held AS (
+        SELECT s.id FROM sessions s
+        WHERE s.tenant_id = p_tenant AND s.ended_at IS NULL AND s.expires_at > p_now AND (p_only IS NULL OR s.id = p_only)
+          AND (p_member IS NULL OR s.subject_kind = 'member' AND s.subject_id = p_member)
+        ORDER BY s.id FOR UPDATE
+    ), ended AS (
+        UPDATE sessions t SET ended_at = p_now, end_reason = 'ended-by-admin'
+        FROM held WHERE t.tenant_id = p_tenant AND t.id = held.id
+        RETURNING t.id, t.subject_kind, t.subject_id
     )
     INSERT INTO audit_events (tenant_id, at, action, actor_kind, actor_id, subject_kind, subject_id, source, ip,
                               user_agent, request_id, data)

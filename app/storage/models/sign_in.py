@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, SmallInteger, false, text, true
+from sqlalchemy import ARRAY, BigInteger, Index, LargeBinary, SmallInteger, false, text, true
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -40,6 +40,9 @@ class Challenge(TenantRow, OfSubject, FromClient, Expiring, Base):
     device_id: Mapped[UUID | None]
     proven: Mapped[list[str]] = mapped_column(server_default=EMPTY)
     door_key: Mapped[bytes | None]
+    earlier_salts: Mapped[list[bytes]] = mapped_column(ARRAY(LargeBinary), server_default=EMPTY)
+    earlier_digests: Mapped[list[bytes]] = mapped_column(ARRAY(LargeBinary), server_default=EMPTY)
+    earlier_keys: Mapped[list[str]] = mapped_column(server_default=EMPTY)
 
 
 class Quota(OfTenant, Base):
@@ -136,6 +139,7 @@ class Factor(TenantRow, OfSubject, Base):
     used_at: Mapped[datetime | None]
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     guesses: Mapped[list[datetime]] = mapped_column(server_default=EMPTY)
+    told_steps: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default=EMPTY)
 
 
 class BackupCode(TenantRow, OfSubject, Base):
@@ -192,6 +196,7 @@ class Session(TenantRow, OfSubject, FromClient, Expiring, Base):
     refresh_hash: Mapped[bytes | None]
     refresh_prior_hash: Mapped[bytes | None]
     refresh_rotated_at: Mapped[datetime | None]
+    refresh_paced_at: Mapped[datetime | None]
     methods: Mapped[list[str]]
     device_name: Mapped[str | None]
     authenticated_at: Mapped[datetime]

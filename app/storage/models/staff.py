@@ -38,6 +38,7 @@ class ApiKey(TenantRow, Base):
     created_at: Mapped[datetime]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    admin_id: Mapped[UUID | None]
 
 
 class IdempotencyKey(OfTenant, Base):
