@@ -82,10 +82,10 @@ class Arm:
     prefix: str
     tenant: Mapping[str, str] | None = None
     member: Mapping[str, str] | None = None
-    branding: Mapping[str, str] | None = None
     body: Mapping[str, Any] = field(default_factory=dict)
     path: str = "otp/request"
     status: int | None = 202
+    branding: Mapping[str, str] | None = None
     method: str = "POST"
     headers: Mapping[str, Callable[[str], str] | str] = field(default_factory=dict)
     form: bool = False

@@ -128,7 +128,7 @@ def device_of(request: AnyRequest) -> Any:
         return None
     core = services(request)
     token = request.headers.get("x-device-token") or Jar(core.settings).read(request, per_tenant(DEVICE, slug))
-    device = read_device_token(core.ring, slug, token)
+    device = read_device_token(core.ring, slug, token, core.clock())
     return device.device_id if device else None
 
 

@@ -146,7 +146,7 @@ async def test_the_limit_over_http(http: Http, db: Database, ring: KeyRing, cloc
     refused = await http.auth("POST", "refresh", json={"refresh_token": token})
     assert (refused.status_code, refused.json()["code"]) == (429, "rate-limited")
     assert refused.headers["Retry-After"] == "10"
-    assert refused.headers["RateLimit-Policy"] == '"refresh";q=60;w=600'
+    assert refused.headers["RateLimit-Policy"] == '"session-refresh";q=60;w=600'
     assert "renewed too often" in refused.json()["detail"]
 
 

@@ -39,7 +39,7 @@ async def test_in_their_true_order(http: Http, db: Database, clock: Clock) -> No
     clock.forward(seconds=5)
     body = {"challenge_id": asked.json()["challenge_id"], "code": "000000"}
     assert (await http.otp(tenant.slug, "verify", body)).status_code == 401
-    story = await Timeline(db).read(tenant.id, {})
+    story = await Timeline(db).read(tenant.id, {}, sees_contacts=True)
     newest = [entry.text for entry in story.entries][:3]
     assert newest[0].startswith("Wrong code")
     assert newest[1] == "Not sent: the codes of this hour were used up"
@@ -65,7 +65,7 @@ async def test_a_counter_says_when_and_how_often(
     minute = clock().replace(second=0)
     for n, second in enumerate(seconds):
         await refuse(db, tenant.id, minute + timedelta(seconds=second), key=bytes([n % 2]))
-    (entry,) = (await Timeline(db).read(tenant.id, {})).entries
+    (entry,) = (await Timeline(db).read(tenant.id, {}, sees_contacts=True)).entries
     assert entry.at == minute + timedelta(seconds=at)
     assert list(entry.notes) == ([note] if note else [])
 
@@ -79,10 +79,10 @@ async def test_rows_of_older_versions_have_their_minute(db: Database, clock: Clo
             "INSERT INTO refusals (tenant_id, recipient_key, reason, minute, count) VALUES ($1, 'r', 'hourly', $2, 4)",
             *(tenant.id, minute),
         )
-    (entry,) = (await Timeline(db).read(tenant.id, {})).entries
+    (entry,) = (await Timeline(db).read(tenant.id, {}, sees_contacts=True)).entries
     assert (entry.at, list(entry.notes)) == (minute, ["4 times within this minute"])
     await refuse(db, tenant.id, minute + timedelta(seconds=40))
-    (entry,) = (await Timeline(db).read(tenant.id, {})).entries
+    (entry,) = (await Timeline(db).read(tenant.id, {}, sees_contacts=True)).entries
     assert entry.at == minute + timedelta(seconds=40)
 
 
@@ -100,12 +100,12 @@ async def test_pages_tell_each_once(db: Database, clock: Clock, limit: int) -> N
         await refuse(db, tenant.id, start + timedelta(seconds=45), key=uuid4().bytes)
         await happen(db, tenant.id, start + timedelta(seconds=50), "code.disowned")
     timeline = Timeline(db)
-    whole = [(h.at, h.ref) for h in (await timeline.read(tenant.id, {}, limit=1000)).happenings]
+    whole = [(h.at, h.ref) for h in (await timeline.read(tenant.id, {}, limit=1000, sees_contacts=True)).happenings]
     assert whole == sorted(whole, reverse=True)
     assert len(whole) == 20
     paged, cursor = [], None
     while True:
-        page = await timeline.read(tenant.id, {}, cursor=cursor, limit=limit)
+        page = await timeline.read(tenant.id, {}, cursor=cursor, limit=limit, sees_contacts=True)
         paged += [(h.at, h.ref) for h in page.happenings]
         cursor = page.next
         if cursor is None:
