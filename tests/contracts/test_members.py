@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.audit.log import Actor, Client
-from app.errors import AlreadyExists, EditConflict, InvalidRequest, NotFound, TenantNotFound
+from app.errors import AlreadyExists, ContactMissing, EditConflict, InvalidRequest, NotFound, TenantNotFound
 from app.keys import KeyRing
 from app.members.model import Member
 from app.members.search import Filters
@@ -95,7 +95,6 @@ async def test_the_same_address_only_once(desk: Desk) -> None:
         ({"email": "nobody"}, "/email"),
         ({"email": None}, "/email"),
         ({"phone_number": "12"}, "/phone_number"),
-        ({"preferred_method": "sms"}, "/preferred_method"),
         ({"preferred_method": "push"}, "/preferred_method"),
         ({"locale": "xx"}, "/locale"),
         ({"status": "gone"}, "/status"),
@@ -110,6 +109,14 @@ async def test_what_a_member_may_not_be(desk: Desk, fields: dict[str, Any], poin
     with pytest.raises(InvalidRequest) as refused:
         await desk.add(**fields)
     assert [error.pointer for error in refused.value.errors] == [pointer]
+    assert await desk.count("SELECT count(*) FROM members WHERE tenant_id = $1") == 0
+
+
+async def test_the_preferred_way_has_its_contact(desk: Desk) -> None:
+    """A new member who wants SMS has a number: told at the field that is to be filled in, and nothing is written."""
+    with pytest.raises(ContactMissing) as refused:
+        await desk.add(preferred_method="sms")
+    assert refused.value.extra["pointer"] == "/phone_number"
     assert await desk.count("SELECT count(*) FROM members WHERE tenant_id = $1") == 0
 
 
