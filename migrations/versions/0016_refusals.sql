@@ -20,7 +20,9 @@ BEGIN
     IF new.phone_number IS DISTINCT FROM old.phone_number THEN
         v_channels := v_channels || ARRAY['sms', 'whatsapp'];
     END IF;
-    PERFORM fn.forget_contact(v_tenant, new.id, v_channels);
+    IF cardinality(v_channels) > 0 THEN
+        PERFORM fn.forget_contact(v_tenant, new.id, v_channels);
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER members_contact_changed AFTER UPDATE OF email, phone_number ON members
