@@ -131,8 +131,8 @@ async def test_a_proven_address_makes_one_member(house: House) -> None:
 
 
 async def test_guesses_by_every_name_share_one_limit(house: House) -> None:
-    """Passwords tried by email and by phone, however spelled, are those of one member: after 15 in the hour the
-    right one is worth nothing by the other address either. That both are one member's shows in nothing.
+    """Passwords tried by email and by phone, however they are spelled, are those of one member: after 15 in the hour
+    the right one is worth nothing by the other address either. That both are one member's shows in nothing.
     """
     member = await add_member(house.db, house.clock(), house.tenant, email=EMAIL, phone_number="+447700900777")
     await with_password(house.http, house.db, member)

@@ -241,9 +241,8 @@ async def test_a_guessed_contact_is_not_confirmed(
         sent = await count(db, _MESSAGES, tenant.id, clock())
         assert sent == (0 if policy else 3)
         for right, other in names:
-            for purpose in ("sign_in", "reset"):
-                answers = [await ask(http, tenant.slug, name, purpose=purpose) for name in (right, other)]
-                assert answers == [202, 202], purpose
+            for more in ({}, {"purpose": "reset"}):
+                assert [await ask(http, tenant.slug, name, **more) for name in (right, other)] == [202, 202], more
         for right, other in names:
             both = [[await ask(http, tenant.slug, name) for _ in range(3)] for name in (right, other)]
             assert both[0] == both[1] == [202, 429, 429]
@@ -275,7 +274,8 @@ async def test_unlocking_clears_every_door_and_lane(
         assert len((await unlocking.standing(tenant.id, who)).sends) == 3
         assert await ask(http, tenant.slug, EMAIL) == 429
         assert await unlocking.unlock(tenant.id, member_id, actor=Actor("operator"), client=Client("cli"))
-        assert await count(db, "SELECT count(*) FROM quota WHERE tenant_id = $1", tenant.id) == 0
+        left = "SELECT count(*) FROM quota WHERE tenant_id = $1 AND cardinality(sends) > 0"
+        assert await count(db, left, tenant.id) == 0
 
         actor = Asker(http, clock, tenant.slug)
         await actor.guess(EMAIL)
