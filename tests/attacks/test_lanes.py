@@ -106,10 +106,10 @@ async def test_wrong_guesses_of_any_lane_lengthen_all(desk: Desk, guesser: str) 
 @pytest.mark.parametrize(
     ("doors", "most", "hours"),
     [
-        pytest.param(1, STRANGERS, 24, id="one door"),
-        pytest.param(3, STRANGERS, 24, id="three doors"),
-        # The first hours hold all guesses at six digits; those at eight are at most 150 in each that follows.
-        pytest.param(3, 10, 4, id="as many as may be set"),
+        # The first hours hold all guesses at six digits; of those at eight, the hours that follow have as many as they may.
+        pytest.param(1, STRANGERS, 5, id="one door"),
+        pytest.param(3, STRANGERS, 8, id="three doors"),
+        pytest.param(3, 10, 3, id="as many as may be set"),
     ],
 )
 async def test_a_day_of_guessing_in_all_lanes(
@@ -122,7 +122,7 @@ async def test_a_day_of_guessing_in_all_lanes(
     most: int,
     hours: int,
 ) -> None:
-    """Strangers at every door of a tenant and ten known devices guess for 24 hours as fast as they may: below 1e-4."""
+    """Strangers at every door of a tenant and ten known devices guess all day as fast as they may: below 1e-4."""
     limits = replace(settings, otp_hourly_limit=most, otp_known_device_hourly_limit=most)
     core = Challenges(db, ring, limits, Sessions(db, ring, limits, clock), limiter, clock, wake_worker=lambda: None)
     desk = Desk(db, core, ring, clock)
@@ -150,7 +150,7 @@ async def test_a_day_of_guessing_in_all_lanes(
                 guesses[one.code_length] += compared
         desk.clock.forward(hours=1, seconds=1)
     assert 15 < guesses[6] <= 60
-    assert guesses[8] > 100
+    assert guesses[8] > 50
     at_most = guesses[8] + (24 - hours) * 3 * most * 5
     assert guesses[6] * 1e-6 + at_most * 1e-8 <= 1e-4
 
