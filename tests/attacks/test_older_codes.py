@@ -11,6 +11,7 @@ from app.keys import KeyRing
 from app.storage.db import Database
 from tests.admins import AdminBrowser, add_admin
 from tests.conftest import Clock
+from tests.counting import counting
 from tests.http import Http
 from tests.pages import Visitor, challenge_of
 from tests.people import add_tenant, challenge_row, current_code, whole, wrong
@@ -86,7 +87,7 @@ async def test_a_decoy_costs_the_same_comparisons(
         realm = Realm.of(slug)
         challenge, older, _, newest = await sent(challenges, db, ring, clock, realm, 3)
         with monkeypatch.context() as patched:
-            patched.setattr(codes, "digest", lambda *args: compared.append(args) or digest(*args))
+            patched.setattr(codes, "digest", counting(digest, compared))
             for code in (older, wrong(newest)):
                 with pytest.raises(InvalidCode) as refused:
                     await challenges.verify(realm, challenge, code, CLIENT)

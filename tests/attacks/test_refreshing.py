@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -17,6 +18,7 @@ from app.errors import InvalidToken, RateLimited
 from app.keys import KeyRing, keyed_hash
 from app.storage.db import Database
 from tests.conftest import Clock
+from tests.counting import counting
 from tests.http import Http
 from tests.people import add_tenant, count, current_code, whole
 
@@ -57,7 +59,7 @@ async def test_a_made_up_token_costs_one_step(
     entered = await signed_in(db, challenges, ring, clock())
     first = RefreshToken.parse(entered.refresh_token or "")
     costs: set[int] = set()
-    steps: list[object] = []
+    steps: list[Any] = []
     for n in (2, 9_000, 60_000):
         newest = await grow(db, ring, first, n)
         for made_up in (
@@ -69,7 +71,7 @@ async def test_a_made_up_token_costs_one_step(
         ):
             steps.clear()
             with monkeypatch.context() as patched:
-                patched.setattr(tokens, "keyed_hash", lambda *parts: steps.append(parts) or keyed_hash(*parts))
+                patched.setattr(tokens, "keyed_hash", counting(keyed_hash, steps))
                 patched.setattr(db, "row", counting(db.row, steps))
                 with pytest.raises(InvalidToken):
                     await sessions.refresh(made_up.text(), CLIENT)
@@ -78,16 +80,6 @@ async def test_a_made_up_token_costs_one_step(
     # The successor, whether it is ours, and the statement.
     assert costs == {3}
     assert (await sessions.refresh(newest.text(), CLIENT)).access_token
-
-
-def counting(call: object, steps: list[object]) -> object:
-    """The same call, counted."""
-
-    async def counted(*args: object) -> object:
-        steps.append(args)
-        return await call(*args)  # type: ignore[operator] # a method of the database
-
-    return counted
 
 
 async def test_any_token_of_old_is_theft(

@@ -12,6 +12,7 @@ from app.keys import KeyRing
 from app.settings import Settings
 from app.storage.db import Database
 from tests.conftest import Clock
+from tests.counting import counting
 from tests.factors import App, Door
 from tests.http import Http
 from tests.people import add_tenant, current_code
@@ -114,7 +115,7 @@ def test_all_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     secret, now = bytes(20), Clock()()
     made: list[int] = []
     code_at = totp.code_at
-    monkeypatch.setattr(totp, "code_at", lambda secret, step: made.append(step) or code_at(secret, step))
+    monkeypatch.setattr(totp, "code_at", counting(code_at, made))
     counts = set()
     for code in (code_at(secret, totp.step_at(now) - 3), code_at(secret, totp.step_at(now) + 9), "000000"):
         totp.wrong_clock(secret, code, now)

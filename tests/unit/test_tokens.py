@@ -15,6 +15,7 @@ from app.auth import tokens
 from app.auth.tokens import RefreshToken, read_access, sign_access
 from app.errors import InvalidToken
 from app.keys import KeyRing, Keys, keyed_hash
+from tests.counting import counting
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 RING = KeyRing(
@@ -128,7 +129,7 @@ def test_a_token_of_the_family_is_known_in_one_step(monkeypatch: pytest.MonkeyPa
     late = RefreshToken.nth(RING.current, first.tenant_id, first.session_id, 60_000)
     assert late == RefreshToken.nth(RING.current, first.tenant_id, first.session_id, 59_999).successor(RING.current)
     hashed: list[object] = []
-    monkeypatch.setattr(tokens, "keyed_hash", lambda *parts: hashed.append(parts) or keyed_hash(*parts))
+    monkeypatch.setattr(tokens, "keyed_hash", counting(keyed_hash, hashed))
     assert first.is_ours(RING.current)
     assert late.is_ours(RING.current)
     for imposter in (
