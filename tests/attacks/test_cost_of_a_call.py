@@ -89,7 +89,12 @@ class Nasty:
     def __init__(self, ring: KeyRing, settings: Settings, clock: Clock, slug: str) -> None:
         self.slug = slug
         keys, now = ring.current, clock()
-        access = {"issuer": settings.jwt_issuer, "audience": settings.jwt_audience, "ttl": 900, "slug": slug}
+        access: dict[str, Any] = {
+            "issuer": settings.jwt_issuer,
+            "audience": settings.jwt_audience,
+            "ttl": 900,
+            "slug": slug,
+        }
         ours = sign_access(keys, now, **access, tenant_id=_NOBODY, subject_id=_NOBODY, session_id=_NOBODY)
         refresh = RefreshToken.first(keys, _NOBODY, uuid4())
         deep = base64url(b'{"kid":' + b"[" * 2_500)
@@ -257,7 +262,7 @@ class Nasty:
             found.append(Call("fields", operation.method, path, headers=head, body=fields))
             found.append(Call("percents", operation.method, path, headers=head, body=b"a=" + b"%41" * 5_000))
             return found
-        usual = {
+        usual: dict[str, Any] = {
             "challenge_id": "A" * 22,
             "code": "123456",
             "name": "Ana",
@@ -272,8 +277,8 @@ class Nasty:
             for n, value in enumerate(of):
                 body = json.dumps({name: value}).encode()[:_BODY]
                 found.append(Call(f"json {name} {n}", operation.method, path, headers=own, body=body))
-                kept = {key: usual[key] for key in _FIELDS.get(operation.template.rsplit("/", 1)[-1], ())}
-                body = json.dumps({**kept, name: value}, ensure_ascii=False).encode()[:_BODY]
+                filled = {key: usual[key] for key in _FIELDS.get(operation.template.rsplit("/", 1)[-1], ())}
+                body = json.dumps({**filled, name: value}, ensure_ascii=False).encode()[:_BODY]
                 found.append(Call(f"whole {name} {n}", operation.method, path, headers=own, body=body))
         found += [Call(name, operation.method, path, headers=own, body=body) for name, body in self.documents()]
         return found

@@ -14,7 +14,7 @@ import pytest
 
 from app.audit.log import Actor, Client
 from app.auth.admins import Admins
-from app.auth.asking import Realm
+from app.auth.asking import Issued, Realm
 from app.auth.challenges import Challenges, Proof
 from app.auth.entrance import Entrance, Newcomer
 from app.auth.passwords import Passwords
@@ -164,8 +164,8 @@ async def meet(house: House, scene: Scene, proof: Proof, *, staff_first: bool) -
         for name, call in reversed(calls) if staff_first else calls:
             tasks[name] = asyncio.create_task(call)
             await waiting(house.db, list(tasks.values()))
-    entered, shut = await asyncio.gather(tasks["enter"], tasks["shut out"], return_exceptions=True)
-    return entered, shut
+    outcomes = await asyncio.gather(tasks["enter"], tasks["shut out"], return_exceptions=True)
+    return outcomes[0], outcomes[1]
 
 
 # What doesn't touch the challenge isn't held up by its row.
@@ -227,6 +227,7 @@ async def test_a_registration_and_a_suspension(house: House) -> None:
         realm = Realm.of(tenant.slug)
         newcomer = Newcomer("Ana", EMAIL, document=CONSENT["document"], document_version=CONSENT["version"])
         issued = await house.entrance.register(realm, newcomer, CLIENT)
+        assert isinstance(issued, Issued)
         code = await current_code(house.db, house.ring, issued.challenge_id)
         proof = await house.challenges.prove(realm, issued.challenge_id, code, CLIENT)
         scene = Scene(
