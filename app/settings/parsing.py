@@ -13,6 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from email_validator import EmailNotValidError, validate_email
 
+from app.cleaning import plain
+
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
 
@@ -157,7 +159,7 @@ def provider(value: str) -> str:
 def email(value: str) -> str:
     """One address, checked for its form only. The reserved `.test` domain (RFC 6761) is allowed."""
     try:
-        return validate_email(value, check_deliverability=False, test_environment=True).normalized
+        return validate_email(plain(value).strip(), check_deliverability=False, test_environment=True).normalized
     except EmailNotValidError:
         raise ValueError("must be one email address such as codes@example.com") from None
 
