@@ -4,6 +4,7 @@ The server keeps no copy between the two steps. With JavaScript the form with th
 without it the same file is chosen once more. What is imported is what was checked: the second step has its digest.
 """
 
+import asyncio
 import hashlib
 from typing import Final
 
@@ -14,9 +15,11 @@ from admin_portal.desk import desk
 from admin_portal.guards import MANAGER, fresh, sign_in_address, signed_in
 from admin_portal.members import base_of
 from admin_portal.views import Shown, errors_of, field_words, sentence, show
-from app.errors import InvalidRequest
-from app.members.files import MOST_ROWS, SIZE_LIMIT, Report
+from app.errors import InvalidRequest, PayloadTooLarge
+from app.members.files import MOST_ROWS, Report
 from app.members.rules import SETTABLE
+from app.sheets import SIZE_LIMIT
+from app.tenants.table import DOUBT
 from app.web.browser import ADMIN, Answer, redirect, visitor
 from app.web.reading import BODY_LIMIT
 from app.web.services import AnyRequest
@@ -36,31 +39,41 @@ async def import_page(request: AnyRequest, slug: FromPath[str]) -> Answer:
 @post("/tenants/{slug:str}/members/import", opt=MANAGER, request_max_body_size=SIZE_LIMIT + BODY_LIMIT)
 async def import_members(request: AnyRequest, slug: FromPath[str]) -> Answer:
     """Says what the file would do; sent again with `checked`, the digest of that, does it."""
-    form = await ADMIN.form(request, "checked", file="file")
+    form = await ADMIN.form(request, "checked", "as_is", file="file")
     body = form.file
     if not fresh(request):
         return redirect(sign_in_address(f"{base_of(slug)}/import", "again"))
     if not body:
         return await _page(request, slug, {"file": "Choose a file."})
-    digest = hashlib.sha256(body).hexdigest()
+    as_is = form.get("as_is") == "yes"
+    # 10 MiB take a while: others get their turn. What the file was checked as is part of it.
+    digest = (await asyncio.to_thread(hashlib.sha256, body)).hexdigest() + ("-as-is" if as_is else "")
     checked = form.get("checked")
     if checked and checked != digest:
         return await _page(request, slug, {"file": "This is not the file that was checked. Check it first."})
     actor, client = signed_in(request).actor, visitor(request)
     try:
-        report = await desk(request).members.import_(slug, body, dry_run=not checked, actor=actor, client=client)
-    except InvalidRequest as refusal:
+        report = await desk(request).members.import_(
+            slug, body, dry_run=not checked, as_is=as_is, actor=actor, client=client
+        )
+    except (InvalidRequest, PayloadTooLarge) as refusal:
         return await _page(request, slug, errors_of(refusal, ("file",), ""))
     if report.applied:
         return redirect(f"{base_of(slug)}?done=members-imported")
-    return await _page(request, slug, {}, report, digest)
+    return await _page(request, slug, {}, report, digest, as_is=as_is)
 
 
 HANDLERS: Final = (import_page, import_members)
 
 
 async def _page(
-    request: AnyRequest, slug: str, errors: dict[str, str], report: Report | None = None, digest: str = ""
+    request: AnyRequest,
+    slug: str,
+    errors: dict[str, str],
+    report: Report | None = None,
+    digest: str = "",
+    *,
+    as_is: bool = False,
 ) -> Answer:
     return await show(
         request,
@@ -87,4 +100,6 @@ async def _page(
             if row.outcome in {"new", "changed"}
         ][:_SHOWN_ROWS],
         digest=digest,
+        as_is=as_is,
+        doubtful=as_is or any(DOUBT in fault.detail for fault in (report.faults if report else ())),
     )

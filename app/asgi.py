@@ -1,6 +1,7 @@
 """The web application, put together: `create_app` is the composition root of every web process."""
 
 import asyncio
+import sys
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -12,6 +13,7 @@ from admin_portal import routes as admin_pages
 from admin_portal.desk import Desk
 from app import resources
 from app.settings import Settings
+from app.tenants.contacts import accept_internal_domains
 from app.web import health, limits, logos, not_me
 from app.web.assets import Assets
 from app.web.callbacks import callback_routes
@@ -31,6 +33,9 @@ from tenant_portal import pages as tenant_pages
 
 def create_app(settings: Settings, *, clock: Clock = utc_now, sleep: Sleep = asyncio.sleep) -> Litestar:
     """The application. Connects to nothing before its lifespan begins. Raises `ConfigurationError`."""
+    accept_internal_domains(settings.email_internal_domains)
+    # Files are read in threads; the event loop gets its turn after a millisecond, not after Python's five.
+    sys.setswitchinterval(0.001)
     services = Services.build(settings, clock, sleep)
     assets = Assets(resources.STATIC)
     pages = make_environment(settings, assets)

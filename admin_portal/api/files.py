@@ -14,9 +14,10 @@ from admin_portal.api.payloads import MOST_SHOWN, RowFaultBody
 from admin_portal.api.tenants import REFUSED, Bad, Method, Missing, Search, Status
 from admin_portal.desk import desk
 from app.errors import AlreadyExists, EditConflict, PayloadTooLarge
+from app.sheets import SIZE_LIMIT
 from app.tenants.import_export import Report
 from app.tenants.search import Filters
-from app.tenants.table import SIZE_LIMIT, read_csv, read_json_lines
+from app.tenants.table import read_csv, read_json_lines
 from app.web.caller import client_of
 from app.web.docs import refusals
 from app.web.problems import UnsupportedMediaType
@@ -62,8 +63,11 @@ class ImportBody(Struct, frozen=True):
 async def import_tenants(
     request: AnyRequest,
     dry_run: Annotated[bool, QueryParameter(description="Only say what would be done.")] = False,
+    as_is: Annotated[bool, QueryParameter(description="Take text as it is that looks wrongly decoded.")] = False,
 ) -> ImportBody:
-    """CSV with the fields' names as its header, or JSON Lines; 10 MiB and 10,000 tenants at most. All or nothing.
+    """CSV with the fields' names as its header, or JSON Lines; 10 MiB and 100,000 tenants at most. All or nothing.
+
+    CSV may be as spreadsheets write it: UTF-8 or UTF-16, cells between commas, semicolons or tabs, a `sep=` line.
 
     A row says what a tenant shall be in the columns there are; an empty cell clears. A `version` column, as exports
     have it, refuses rows of tenants that were changed since. A dry run answers with every error beside its row and
@@ -72,7 +76,7 @@ async def import_tenants(
     read = _READERS.get(request.content_type[0])
     if read is None:
         raise UnsupportedMediaType(*_READERS, detail="Send the file as text/csv or application/jsonl.")
-    rows = read(await request.body())
+    rows = read(await request.body(), as_is=as_is)
     if dry_run:
         return _shown(await desk(request).files.check(rows))
     return _shown(await desk(request).files.load(rows, actor=caller(request).actor, client=client_of(request)))

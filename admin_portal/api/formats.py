@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
+from app.sheets import BOM
 from app.web.services import AnyRequest
 
 Format: TypeAlias = Literal["json", "csv", "jsonl"]
@@ -31,10 +32,13 @@ def wanted(request: AnyRequest, named: Format | None, default: Format) -> Format
 
 
 async def download(chunks: AsyncIterator[bytes], form: Format, name: str) -> Stream:
-    """A file of any length, sent as it is read. What goes wrong before the first chunk is still a refusal."""
+    """A file of any length, sent as it is read; CSV with a byte order mark, for spreadsheets.
+
+    What goes wrong before the first chunk is still a refusal.
+    """
     first = await anext(chunks, b"")
     return Stream(
-        _joined(first, chunks),
+        _joined(BOM + first if form == "csv" else first, chunks),
         media_type=_CONTENT_TYPES[form],
         headers={"Content-Disposition": f'attachment; filename="{name}.{form}"'},
     )

@@ -15,8 +15,9 @@ from admin_portal.api.payloads import MOST_SHOWN, RowFaultBody
 from admin_portal.api.tenants import REFUSED, Slug
 from admin_portal.desk import desk
 from app.errors import FieldError, InvalidRequest, PayloadTooLarge, TenantNotFound
-from app.members.files import SIZE_LIMIT, Outcome, Report
+from app.members.files import Outcome, Report
 from app.members.search import Filters
+from app.sheets import SIZE_LIMIT
 from app.web.caller import client_of
 from app.web.docs import refusals
 from app.web.problems import UnsupportedMediaType
@@ -84,6 +85,7 @@ async def import_members(
     request: AnyRequest,
     slug: Slug,
     dry_run: Annotated[bool, QueryParameter(description="Only say what would be done.")] = False,
+    as_is: Annotated[bool, QueryParameter(description="Take text as it is that looks wrongly decoded.")] = False,
 ) -> MemberImportBody:
     """CSV with the fields' names as its header; 10 MiB and 10,000 members at most. All or nothing.
 
@@ -93,7 +95,12 @@ async def import_members(
     if request.content_type[0] != _CSV:
         raise UnsupportedMediaType(_CSV, detail="Send the file as text/csv.")
     report = await desk(request).members.import_(
-        slug, await request.body(), dry_run=dry_run, actor=caller(request).actor, client=client_of(request)
+        slug,
+        await request.body(),
+        dry_run=dry_run,
+        as_is=as_is,
+        actor=caller(request).actor,
+        client=client_of(request),
     )
     if report.faults and not dry_run:
         raise _refusal(report)

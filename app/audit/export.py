@@ -1,7 +1,5 @@
 """The audit log for other programs: CSV for spreadsheets, JSON Lines for everything else. Streams of any length."""
 
-import csv
-import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from app import sheets
 from app.audit.chain import COLUMNS
 from app.audit.sealing import CHAIN_SCOPE
 from app.audit.story import shown_actor
@@ -28,8 +27,6 @@ SELECT e.id, e.at AS position, e.at::text AS at, e.tenant_id::text,
        e.request_id, e.data::text
 FROM audit_events e
 """
-# What a spreadsheet takes for a formula (OWASP, "CSV injection").
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Pages: TypeAlias = AsyncIterator[Sequence[Row]]
 
@@ -107,21 +104,14 @@ async def as_json_lines(pages: Pages) -> AsyncIterator[bytes]:
 
 async def as_csv(pages: Pages) -> AsyncIterator[bytes]:
     """CSV (RFC 4180, UTF-8) with a header. `data` is JSON text."""
-    yield _csv([FIELDS])
+    yield sheets.write([FIELDS])
     async for page in pages:
-        yield _csv([[csv_cell(value) for value in _values(row)] for row in page])
+        yield sheets.write([[csv_cell(value) for value in _values(row)] for row in page])
 
 
 def csv_cell(value: object) -> str:
     """A cell's text that no spreadsheet takes for a formula; nothing for None."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    return out.getvalue().encode()
+    return "" if value is None else sheets.guarded(str(value))
 
 
 def _values(row: Row) -> list[Any]:

@@ -1,7 +1,5 @@
 """Deliveries and audit events of all tenants, newest first, a page at a time or as a file."""
 
-import csv
-import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from app import sheets
 from app.audit.export import EventFilters, csv_cell, veiled
 from app.cursors import Moment, Number, read_cursor, show_cursor
 from app.storage import SYSTEM_TENANT
@@ -155,13 +154,10 @@ async def deliveries_as_json_lines(pages: AsyncIterator[Sequence[Row]]) -> Async
 
 async def deliveries_as_csv(pages: AsyncIterator[Sequence[Row]]) -> AsyncIterator[bytes]:
     """CSV (RFC 4180, UTF-8) with a header."""
-    head = [DELIVERY_FIELDS]
+    head = sheets.write([DELIVERY_FIELDS])
     async for rows in pages:
-        cells = [[csv_cell(_plain(row[name])) for name in DELIVERY_FIELDS] for row in rows]
-        out = io.StringIO()
-        csv.writer(out).writerows([*head, *cells])
-        head = []
-        yield out.getvalue().encode()
+        yield head + sheets.write([[csv_cell(_plain(row[name])) for name in DELIVERY_FIELDS] for row in rows])
+        head = b""
 
 
 def _plain(value: object) -> object:

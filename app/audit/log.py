@@ -4,6 +4,7 @@ Sign-in writes its events inside its own SQL functions, in the statement that do
 `record` inside the transaction of the change, so that neither can be without the other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -80,4 +81,23 @@ async def record(
         client.user_agent,
         client.request_id,
         data or {},
+    )
+
+
+async def record_many(
+    connection: asyncpg.Connection,
+    now: datetime,
+    tenants: Sequence[tuple[UUID, dict[str, Any]]],
+    action: str,
+    actor: Actor,
+    client: Client,
+) -> None:
+    """Writes an event of each tenant with its data, as `record` does."""
+    source, ip, agent, request_id = client.source, client.ip, client.user_agent, client.request_id
+    await connection.executemany(
+        _INSERT,
+        [
+            (tenant, now, action, actor.kind, actor.id, "tenant", tenant, source, ip, agent, request_id, data)
+            for tenant, data in tenants
+        ],
     )

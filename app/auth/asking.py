@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.cleaning import plain
 from app.keys import KeyRing, keyed_hash
 from app.storage import SYSTEM_SLUG
 from app.tenants.rules import check_slug, normalise_email, normalise_phone
@@ -64,6 +65,6 @@ def read_identifier(identifier: str | None) -> tuple[str | None, str | None]:
     """Email and phone, one of them None. Raises `InvalidRequest` pointing at `/identifier`."""
     if identifier is None:
         return None, None
-    if "@" in identifier:
+    if "@" in plain(identifier):
         return normalise_email(identifier, "/identifier"), None
     return None, normalise_phone(identifier, "/identifier", None)

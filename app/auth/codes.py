@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+from app.cleaning import plain
 from app.errors import FieldError, InvalidRequest
 from app.keys import Keys, base64url, keyed_hash
 
 LENGTHS: Final = (6, 8)
 SALT_BYTES: Final = 16
 _MIN_DIGITS, _MAX_DIGITS = 6, 10
-# People paste what they see; these stand between groups of digits.
-_SEPARATORS: Final = str.maketrans("", "", " -\u00a0\u2009\u202f\u2010\u2011\u2013")
+_SEPARATORS: Final = str.maketrans("", "", " -")
+# A code with all the marks that may surround it.
 _MAX_TYPED: Final = 64
 
 
@@ -67,11 +68,11 @@ def candidates(keys: Keys, challenge_id: UUID, generation: int) -> Candidates:
 
 
 def clean(typed: str, pointer: str = "/code") -> str:
-    """The digits of what a person typed; spaces and dashes between them don't count.
+    """The digits of what a person typed or pasted; spaces and dashes around and between them don't count.
 
-    Raises `InvalidRequest` unless 6 to 10 ASCII digits are left. No attempt is spent on those.
+    Raises `InvalidRequest` unless 6 to 10 decimal digits, of any script, are left. No attempt is spent on those.
     """
-    code = typed.translate(_SEPARATORS) if len(typed) <= _MAX_TYPED else ""
+    code = plain(typed).strip().translate(_SEPARATORS) if len(typed) <= _MAX_TYPED else ""
     if not (_MIN_DIGITS <= len(code) <= _MAX_DIGITS and code.isascii() and code.isdigit()):
         raise InvalidRequest(FieldError(pointer, "The code is 6 to 10 digits."))
     return code

@@ -9,11 +9,14 @@ import click
 from app.cli.output import one_line, print_json
 from app.cli.services import OPERATOR, SHELL, Services, with_services
 from app.errors import FieldError, InvalidRequest
+from app.sheets import BOM, SIZE_LIMIT
 from app.tenants.import_export import Format, Report
 from app.tenants.search import Filters
-from app.tenants.table import FileRow, read_csv, read_json_lines
+from app.tenants.table import MOST_TOLD, FileRow, read_csv, read_json_lines
 
 _FAILED: Final = 1
+# As click names it.
+_STDOUT: Final = "<stdout>"
 _READERS: Final = {"csv": read_csv, "jsonl": read_json_lines}
 _BY_SUFFIX: Final[dict[str, Format]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _format_option = click.option(
@@ -25,16 +28,18 @@ _format_option = click.option(
 @click.argument("file", type=click.File("rb"))
 @_format_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and list every fault.")
+@click.option("--as-is", is_flag=True, help="Take text as it is that looks wrongly decoded.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def import_(file: BinaryIO, format_: Format | None, dry_run: bool, as_json: bool) -> int:
+def import_(file: BinaryIO, format_: Format | None, dry_run: bool, as_is: bool, as_json: bool) -> int:
     """Add and change tenants from a CSV or JSON Lines FILE, all or nothing; - reads stdin.
 
     The header of a CSV has the fields' names: slug, name, email, phone_number, otp_delivery_method, fallback_methods,
     locale, timezone, policy. An empty cell clears. A dry run with faults ends with exit code 1.
     """
-    body = file.read()
+    # One byte more than is allowed is enough to refuse it.
+    body = file.read(SIZE_LIMIT + 1)
     read = _READERS[format_ or _format_of(file.name)]
-    report = with_services(lambda s: _import(s, read(body), dry_run=dry_run))
+    report = with_services(lambda s: _import(s, read(body, as_is=as_is), dry_run=dry_run))
     if as_json:
         print_json(_as_json(report))
     else:
@@ -59,7 +64,10 @@ def export(
     contact_missing: bool | None,
     failing: bool | None,
 ) -> None:
-    """Write tenants as CSV or JSON Lines to FILE, or to stdout. What was exported can be imported again."""
+    """Write tenants as CSV or JSON Lines to FILE, or to stdout. What was exported can be imported again.
+
+    A CSV file begins with a byte order mark, for spreadsheets; stdout, for programs, doesn't.
+    """
     filters = Filters(
         contacts=True,
         search=search,
@@ -68,9 +76,12 @@ def export(
         contact_missing=contact_missing,
         failing=failing,
     )
+    form = format_ or _format_of(file.name)
 
     async def work(services: Services) -> None:
-        chunks = await services.files.export(filters, format_ or _format_of(file.name), actor=OPERATOR, client=SHELL)
+        chunks = await services.files.export(filters, form, actor=OPERATOR, client=SHELL)
+        if form == "csv" and file.name != _STDOUT:
+            file.write(BOM)
         async for chunk in chunks:
             file.write(chunk)
 
@@ -102,6 +113,8 @@ def _format_of(name: str) -> Format:
 def _show(report: Report) -> None:
     for fault in report.faults:
         print(f"row {fault.row}: {f'{fault.field}: ' if fault.field else ''}{one_line(fault.detail)}")
+    if len(report.faults) == MOST_TOLD:
+        print(f"These are the first {MOST_TOLD} faults.")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counts.items() if count) or "no rows"
     print(f"{'Imported' if report.applied else 'Nothing was imported. It would be'}: {counts}.")
 

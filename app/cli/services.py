@@ -26,6 +26,7 @@ from app.settings import Settings, load
 from app.storage import trouble
 from app.storage.db import Database
 from app.storage.redis import Accelerator, AcceleratorDown
+from app.tenants.contacts import accept_internal_domains
 from app.tenants.import_export import TenantFiles
 from app.tenants.service import Tenants
 
@@ -104,6 +105,7 @@ async def _work(work: Callable[[Services], Awaitable[T]], settings: Settings, *,
 @asynccontextmanager
 async def services(settings: Settings) -> AsyncIterator[Services]:
     """The services on open stores; a woken worker has been told when the context ends."""
+    accept_internal_domains(settings.email_internal_domains)
     assert settings.database_url is not None  # noqa: S101 - open_stores has filled it in
     assert settings.redis_url is not None  # noqa: S101
     db = Database(settings.database_url, size=2, application="gatehouse-cli", logs=False)

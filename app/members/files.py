@@ -1,32 +1,21 @@
 """Members as a file: read all or nothing, added or changed where their email or phone number is here, and written."""
 
-import csv
-import io
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from app import sheets
 from app.audit.export import csv_cell
 from app.errors import FieldError, GatehouseError, InvalidRequest
 from app.members.model import Member
 from app.members.rules import SETTABLE
+from app.tenants.table import MOST_TOLD, RowFault, doubts
 
 Outcome: TypeAlias = Literal["new", "changed", "unchanged", "faulty"]
 
-SIZE_LIMIT: Final = 10 * 1024 * 1024
 MOST_ROWS: Final = 10_000
 _SWITCHES: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MASK: Final = "***"
-
-
-@dataclass(frozen=True, slots=True)
-class RowFault:
-    """One fault in a file. The header is row 1."""
-
-    row: int
-    field: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +29,47 @@ class RowReport:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberRow:
+    """A row as it was read: what it says, and what is wrong with it already."""
+
+    number: int
+    values: Mapping[str, Any] = field(default_factory=dict)
+    faults: Sequence[RowFault] = ()
+
+
+@dataclass(slots=True)
 class Report:
-    """What an import did, or (`applied` false) would do; with faults it did nothing."""
+    """What an import did, or (`applied` false) would do; with faults it did nothing.
 
-    rows: Sequence[RowReport]
-    faults: Sequence[RowFault]
-    applied: bool = False
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many rows there are of each outcome."""
-        found = Counter(row.outcome for row in self.rows)
-        return {outcome: found[outcome] for outcome in get_args(Outcome)}
-
-
-def read_csv(body: bytes) -> Sequence[Mapping[str, Any]]:
-    """The rows of a CSV in UTF-8 whose header has members' field names. An empty cell clears, or says nothing of a
-    switch. Raises `InvalidRequest`.
+    `rows` and `faults` are the first ones; `counts` tells how many rows there are of each outcome.
     """
-    if len(body) > SIZE_LIMIT:
-        raise _fault("The file is larger than 10 MiB.")
-    try:
-        reader = csv.DictReader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
-        header = reader.fieldnames or []
-        unknown = [name for name in header if name not in SETTABLE]
-        if unknown or "name" not in header:
-            raise _fault(f"The first row has the names of the fields: {', '.join(SETTABLE)}; name is needed.")
-        rows = [_row(cells, number) for number, cells in enumerate(reader, start=2)]
-    except (UnicodeDecodeError, csv.Error):
-        raise _fault("This is not a CSV file in UTF-8.") from None
-    if len(rows) > MOST_ROWS:
-        raise _fault(f"A file has at most {MOST_ROWS} rows.")
-    return rows
+
+    rows: list[RowReport] = field(default_factory=list)
+    faults: list[RowFault] = field(default_factory=list)
+    applied: bool = False
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(get_args(Outcome), 0))
+
+    def add(self, row: RowReport, faults: Sequence[RowFault]) -> None:
+        """Tells of one more row."""
+        self.counts[row.outcome] += 1
+        if len(self.rows) < MOST_TOLD:
+            self.rows.append(row)
+        self.faults += faults[: MOST_TOLD - len(self.faults)]
+
+
+def read_csv(body: bytes, *, as_is: bool = False) -> Iterator[MemberRow]:
+    """The rows of a CSV, as spreadsheets write it (see `sheets.read`), whose header has members' field names. An empty
+    cell clears, or says nothing of a switch. Text that looks wrongly decoded is a fault, unless taken `as_is`.
+
+    Raises `PayloadTooLarge`, and `InvalidRequest` for what is no such file.
+    """
+    sheet = sheets.read(body)
+    if set(sheet.names) - set(SETTABLE) or "name" not in sheet.names or len(set(sheet.names)) < len(sheet.names):
+        raise _fault(f"The first row has the names of the fields: {', '.join(SETTABLE)}; name is needed.")
+    for row, (number, cells) in enumerate(sheet.rows):
+        if row == MOST_ROWS:
+            raise _fault(f"A file has at most {MOST_ROWS} rows.")
+        yield _row(number, sheet.names, cells, as_is=as_is)
 
 
 def faults_of(row: int, refusal: GatehouseError) -> list[RowFault]:
@@ -92,37 +90,31 @@ def masked_faults(row: int, values: Mapping[str, Any]) -> list[RowFault]:
 
 def csv_head() -> bytes:
     """The header of an export."""
-    return _csv([SETTABLE])
+    return sheets.write([SETTABLE])
 
 
 def as_csv(members: Sequence[Member]) -> bytes:
     """Rows of an export, without the header; they can be imported again."""
-    return _csv([[csv_cell(_cell(getattr(member, name))) for name in SETTABLE] for member in members])
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    return out.getvalue().encode()
+    return sheets.write([[csv_cell(_cell(getattr(member, name))) for name in SETTABLE] for member in members])
 
 
 def _cell(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _row(cells: Mapping[str | None, Any], number: int) -> dict[str, Any]:
-    if None in cells or None in cells.values():
-        raise _fault(f"Row {number} has more or fewer cells than the header.")
+def _row(number: int, names: Sequence[str], cells: Sequence[str], *, as_is: bool) -> MemberRow:
+    if len(cells) != len(names):
+        detail = f"This row has {len(cells)} cells, and the header {len(names)}."
+        return MemberRow(number, faults=[RowFault(number, "", detail)])
     values: dict[str, Any] = {}
-    for name, text in cells.items():
-        # Spreadsheets write such a quote before what they might take for a formula, and our exports do.
-        cell = text[1:] if text[:1] == "'" and text[1:2] in "=+-@" else text
+    for name, text in zip(names, cells, strict=True):
+        cell = sheets.unguarded(text.strip()).strip()
         if name in {"codes_enabled", "must_verify"}:
-            if cell.strip():
-                values[name] = _SWITCHES.get(cell.strip().lower(), cell)
-        elif cell.strip() or name in {"email", "phone_number", "preferred_method"}:
-            values[str(name)] = cell.strip()
-    return values
+            if cell:
+                values[name] = _SWITCHES.get(cell.lower(), cell)
+        elif cell or name in {"email", "phone_number", "preferred_method"}:
+            values[name] = cell
+    return MemberRow(number, values, doubts(number, values, as_is=as_is))
 
 
 def _fault(detail: str) -> InvalidRequest:

@@ -1,6 +1,6 @@
 """Rows of a file put in place one after the other, in the caller's transaction: it stays or goes as a whole."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -9,10 +9,12 @@ from uuid import UUID
 from app.audit.log import Actor, Client
 from app.errors import AlreadyExists, ContactMissing, FieldError, InvalidRequest
 from app.members import changes, invitations
-from app.members.files import Outcome, Report, RowFault, RowReport, faults_of, masked_faults
+from app.members.files import MemberRow, Outcome, Report, RowReport, faults_of, masked_faults
 from app.members.home import Home
 from app.members.model import DECIDED, SELECTED, changed_fields
+from app.tenants.batches import one_by_one
 
+_NAME_SHOWN: Final = 120
 BY_CONTACT: Final = f"SELECT {SELECTED} FROM members WHERE tenant_id = $1 AND (email = $2 OR phone_number = $2)"
 
 _LOCK: Final = "SELECT fn.lock_subject($1, false)"
@@ -21,31 +23,32 @@ _LOCK: Final = "SELECT fn.lock_subject($1, false)"
 async def load(
     home: Home,
     now: datetime,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Iterable[MemberRow],
     actor: Actor,
     client: Client,
     channels: Collection[str],
 ) -> Report:
-    """Adds and changes members, row by row, and tells what each row did or what is wrong with it."""
+    """Adds and changes members, row by row, and tells what each row did or what is wrong with it.
+
+    Raises what reading the rows raises, which is done in a thread: others get their turn meanwhile.
+    """
     # Before the first row is written: the removal of the tenant waits for both, in this order.
     await home.connection.execute(_LOCK, home.tenant_id)
     loading = _Loading(home, now, actor, client, channels)
-    done: list[RowReport] = []
-    faults: list[RowFault] = []
-    for number, values in enumerate(rows, start=2):
-        wrong = masked_faults(number, values)
+    report = Report()
+    async for row in one_by_one(rows):
+        wrong = [*row.faults, *masked_faults(row.number, row.values)]
         outcome: Outcome = "faulty"
         fields: Sequence[str] = ()
         try:
-            # A fault of one row leaves the transaction usable for the next.
-            async with home.connection.transaction():
-                if not wrong:
-                    outcome, fields = await loading.put(number, values)
+            if not wrong:
+                # A fault of one row leaves the transaction usable for the next.
+                async with home.connection.transaction():
+                    outcome, fields = await loading.put(row.number, row.values)
         except (InvalidRequest, AlreadyExists, ContactMissing) as refusal:
-            wrong = faults_of(number, refusal)
-        done.append(RowReport(number, str(values.get("name", "")), outcome, fields))
-        faults += wrong
-    return Report(done, faults)
+            wrong = faults_of(row.number, refusal)
+        report.add(RowReport(row.number, str(row.values.get("name", ""))[:_NAME_SHOWN], outcome, fields), wrong)
+    return report
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from app.errors import FieldError, InvalidRequest
 from app.members.model import SELECTED, Member
 from app.members.rules import STATUSES
 from app.storage.db import Row
-from app.tenants.search import phone_digits
+from app.tenants.needles import Needles
+from app.tenants.search import any_like
 
 MAX_LIMIT: Final = 200
-_SEARCH_LENGTH: Final = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,11 @@ def matching(tenant_id: UUID, filters: Filters) -> tuple[str, list[Any]]:
     if filters.codes_enabled is not None:
         args.append(filters.codes_enabled)
         where.append(f"codes_enabled = ${len(args)}")
-    needle = "".join(c for c in filters.search if c.isprintable()).strip().lower()[:_SEARCH_LENGTH]
-    if needle:
-        args.append("%" + needle.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%")
-        columns = ("sort_name", "email", "phone_number") if filters.contacts else ("sort_name",)
-        found = [f"{column} LIKE ${len(args)}" for column in columns]
-        if filters.contacts and (digits := phone_digits(needle)):
-            args.append(f"%{digits}%")
-            found.append(f"phone_number LIKE ${len(args)}")
-        where.append(f"({' OR '.join(found)})")
+    if needles := Needles.of(filters.search):
+        looked_in: list[tuple[str, Sequence[str]]] = [("sort_name", [needles.name])]
+        if filters.contacts:
+            looked_in += [("email", needles.emails), ("phone_number", needles.phones)]
+        where.append(any_like(looked_in, args))
     return " AND ".join(where), args
 
 

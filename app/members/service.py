@@ -1,5 +1,7 @@
 """Members of a tenant: added, changed, suspended, found, erased, for the admin API, portal and command line alike."""
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -10,6 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from app.audit.log import Actor, Client, record
+from app.cleaning import plain
 from app.errors import EditConflict, InvalidRequest, NotFound
 from app.members import changes, effects, invitations, personal, search
 from app.members.files import Report, as_csv, csv_head, read_csv
@@ -126,17 +129,20 @@ class Members:
         return after
 
     @repeatable
-    async def import_(self, slug: str, body: bytes, *, dry_run: bool, actor: Actor, client: Client) -> Report:
+    async def import_(
+        self, slug: str, body: bytes, *, dry_run: bool, as_is: bool = False, actor: Actor, client: Client
+    ) -> Report:
         """Adds and changes members from a CSV, all of them or, with a fault or as a `dry_run`, none.
 
-        A row is about the member who has its email, or else its phone number. Raises `InvalidRequest` for what is no
-        such file.
+        A row is about the member who has its email, or else its phone number. Text that looks wrongly decoded is a
+        fault, unless it is taken `as_is`. Raises `PayloadTooLarge`, and `InvalidRequest` for what is no such file.
         """
-        rows = read_csv(body)
-        report = Report([], [])
+        report = Report()
+        # Read once to its end: what is no such file, or too long, is refused before anything is done.
+        await asyncio.to_thread(deque, read_csv(body), 0)
         try:
             async with self._home(slug) as home:
-                report = await load(home, self._clock(), rows, actor, client, self._channels)
+                report = await load(home, self._clock(), read_csv(body, as_is=as_is), actor, client, self._channels)
                 if dry_run or report.faults:
                     raise _TakeBack
         except _TakeBack:
@@ -283,7 +289,7 @@ async def _held(home: Home, member_id: UUID, expected_version: int | None = None
 
 def _as_stored(contact: str, region: str | None) -> str:
     try:
-        return normalise_email(contact) if "@" in contact else normalise_phone(contact, region=region)
+        return normalise_email(contact) if "@" in plain(contact) else normalise_phone(contact, region=region)
     except InvalidRequest:
         raise _nobody() from None
 

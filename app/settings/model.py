@@ -187,6 +187,9 @@ class Settings:
         "Tell strangers whether a tenant exists and why it gets no code.",
     )
 
+    email_internal_domains: bool = setting(
+        boolean, True, "Take addresses of internal domains, such as .local, .lan, .internal, .corp and .home.arpa."
+    )
     smtp_enabled: bool = setting(boolean, False, "Send email over SMTP; when off, development shows codes in its log.")
     smtp_host: str | None = setting(parsing.server_host, None, "Name or address of the SMTP server.")
     smtp_use_ssl: bool = setting(boolean, False, "TLS from the first byte (port 465).")

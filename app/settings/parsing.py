@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from email_validator import EmailNotValidError, validate_email
 
+from app.cleaning import plain
 from app.settings import hosts
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -270,6 +271,6 @@ def provider(value: str) -> str:
 def email(value: str) -> str:
     """One address, checked for its form only. The reserved `.test` domain (RFC 6761) is allowed."""
     try:
-        return validate_email(value, check_deliverability=False, test_environment=True).normalized
+        return validate_email(plain(value).strip(), check_deliverability=False, test_environment=True).normalized
     except EmailNotValidError:
         raise ValueError("must be one email address such as codes@example.com") from None

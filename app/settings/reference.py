@@ -14,7 +14,7 @@ _HEADINGS: Final = {
     "LOG_LEVEL": "Logs",
     "JWT_ISSUER": "Tokens",
     "OTP_LENGTH": "Codes: the operator's ceiling, which no tenant's policy loosens",
-    "SMTP_ENABLED": "Email",
+    "EMAIL_INTERNAL_DOMAINS": "Email",
     "SMS_ENABLED": "SMS, WhatsApp, push",
     "AWS_ACCESS_KEY_ID": "Delivery providers: only those that are switched on need theirs",
 }

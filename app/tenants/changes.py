@@ -3,7 +3,7 @@
 Shared by the service, which changes one tenant at a time, and the import, which changes many in one transaction.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.audit.log import Actor, Client, record
+from app.audit.log import Actor, Client, record, record_many
 from app.errors import FieldError, InvalidRequest
 from app.settings import Settings
 from app.storage.db import Database, repeatable
@@ -77,6 +77,29 @@ class Changes:
             self._check_delivery(after, method_chosen="otp_delivery_method" in changed or lost)
         return after
 
+    async def add(
+        self,
+        connection: asyncpg.Connection,
+        now: datetime,
+        tenants: Sequence[Tenant],
+        actor: Actor,
+        client: Client,
+    ) -> None:
+        """Writes new tenants, in the caller's all-tenants transaction."""
+        if tenants:
+            await connection.executemany(_INSERT, [_row(tenant) for tenant in tenants])
+            await record_many(
+                connection,
+                now,
+                [
+                    (tenant.id, {"changes": masked_changes(None, tenant), "version": tenant.version})
+                    for tenant in tenants
+                ],
+                "tenant.created",
+                actor,
+                client,
+            )
+
     async def save(
         self,
         connection: asyncpg.Connection,
@@ -92,9 +115,7 @@ class Changes:
         is stored; what changes nothing is no change.
         """
         if before is None:
-            await connection.execute(_INSERT, *_row(after))
-            data = {"changes": masked_changes(None, after), "version": after.version}
-            await record_change(connection, now, after, "tenant.created", actor, client, data)
+            await self.add(connection, now, [after], actor, client)
             return after
         changed = changed_fields(before, after)
         if not changed:
@@ -102,7 +123,7 @@ class Changes:
         after = replace(after, version=before.version + 1, updated_at=max(now, before.updated_at))
         await connection.execute(_UPDATE, *_row(after))
         data = {"changes": masked_changes(before, after), "version": after.version}
-        contacts = _contacts_changed(before, after)
+        contacts = contacts_changed(before, after)
         suspended = "status" in changed and after.status == "suspended"
         if contacts or suspended:
             data["codes_voided"] = await effects.void_codes(connection, now, after.id, everybody=suspended)
@@ -121,13 +142,12 @@ class Changes:
         return after
 
     @repeatable
-    async def settle(self, now: datetime, changes: Iterable[tuple[Tenant, Tenant]]) -> None:
-        """What is left to do once changes (before, after) are committed.
+    async def settle(self, now: datetime, moved: Sequence[UUID]) -> None:
+        """What is left to do for tenants with new contacts once that is committed.
 
         A request that still read an old contact may have committed while we were at it, and the worker sent its code
         there. What commits from here on goes to the new one.
         """
-        moved = [after.id for before, after in changes if _contacts_changed(before, after)]
         for tenant_id in moved:
             async with self._db.tenant(tenant_id) as connection:
                 await effects.void_codes(connection, now, tenant_id, everybody=False)
@@ -155,7 +175,8 @@ def _reached_by(tenant: Tenant, method: str) -> bool:
     return contact_for(method, tenant.email, tenant.phone_number) is not None
 
 
-def _contacts_changed(before: Tenant, after: Tenant) -> list[str]:
+def contacts_changed(before: Tenant, after: Tenant) -> list[str]:
+    """The names of the contacts that differ."""
     return [name for name in _CONTACTS if getattr(before, name) != getattr(after, name)]
 
 

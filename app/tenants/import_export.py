@@ -1,18 +1,22 @@
 """Many tenants at once: read from a file, all or nothing, and written to one.
 
 An import is planned first, without a lock: every row is checked by the rules that hold for a single change. Only a
-plan without a fault is carried out, in one transaction, and only on the very versions it was made for.
+plan without a fault is carried out, in one transaction, and only on the very versions it was made for. Rows are read
+and checked off the event loop, and the plan waits on disk: memory doesn't grow with the file.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias, get_args
+from itertools import islice
+from tempfile import TemporaryFile
+from typing import IO, Any, Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from app.audit.log import Actor, Client, record
 from app.errors import (
@@ -28,17 +32,21 @@ from app.settings import Settings
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Database, repeatable
 from app.tenants import search
-from app.tenants.changes import Changes
+from app.tenants.batches import batches
+from app.tenants.changes import Changes, contacts_changed
 from app.tenants.model import COLUMNS, Tenant, changed_fields
+from app.tenants.rules import SLUG
 from app.tenants.search import MAX_LIMIT, Filters
-from app.tenants.table import MOST_ROWS, FileRow, RowFault, as_csv, as_json_lines, csv_head, row_faults
+from app.tenants.table import MOST_ROWS, MOST_TOLD, FileRow, RowFault, as_csv, as_json_lines, csv_head, row_faults
 
 Outcome: TypeAlias = Literal["new", "changed", "unchanged", "faulty"]
 Format: TypeAlias = Literal["csv", "jsonl"]
 
 _BY_SLUGS: Final = f"SELECT {', '.join(COLUMNS)} FROM tenants WHERE slug = ANY ($1) AND id <> $2"
-# In the order of their ids, so that two imports wait for one another instead of both waiting.
-_LOCK: Final = "SELECT id, version FROM tenants WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE"
+# One import after the other: two that lock the same tenants in another order would wait for each other.
+_IN_TURN: Final = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse tenants import', 0))"
+# Whoever signs in meanwhile refers to the tenant, and doesn't wait.
+_LOCK: Final = f"SELECT {', '.join(COLUMNS)} FROM tenants WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE"
 # What an empty cell puts back; a name has no such thing, and whether somebody may sign in is not left to an empty cell.
 _CLEARED: Final[dict[str, object]] = {
     "name": "",
@@ -51,8 +59,9 @@ _CLEARED: Final[dict[str, object]] = {
     "policy": {},
 }
 _MASK: Final = "***"
-# Checking a row takes a fraction of a millisecond: so many, and others get their turn.
-_ROWS_IN_A_ROW: Final = 20
+_SLUG_SHOWN: Final = 63
+_FAULTS_SHOWN: Final = 20
+_ROWS_AT_ONCE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +75,51 @@ class RowReport:
     faults: Sequence[RowFault] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
-    """What an import did, or (`applied` false) would do."""
+    """What an import did, or (`applied` false) would do.
 
-    rows: Sequence[RowReport]
+    `rows` and `faults` are the first ones; `counts` tells how many rows there are of each kind.
+    """
+
+    rows: list[RowReport] = field(default_factory=list)
+    faults: list[RowFault] = field(default_factory=list)
     applied: bool = False
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(get_args(Outcome), 0))
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many rows there are of each kind."""
-        found = Counter(row.outcome for row in self.rows)
-        return {outcome: found[outcome] for outcome in get_args(Outcome)}
-
-    @property
-    def faults(self) -> Sequence[RowFault]:
-        """Everything that is wrong, row by row."""
-        return [fault for row in self.rows for fault in row.faults]
+    def add(self, row: RowReport) -> None:
+        """Tells of one more row."""
+        self.counts[row.outcome] += 1
+        if len(self.rows) < MOST_TOLD:
+            self.rows.append(row)
+        self.faults += row.faults[: MOST_TOLD - len(self.faults)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    report: RowReport
-    before: Tenant | None = None
-    after: Tenant | None = None
+class _Planned(msgspec.Struct, array_like=True):
+    """A tenant as it shall be, and the version that it has until then; None where it is new."""
+
+    version: int | None
+    after: Tenant
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What the rows would do; what there is to do waits in a file. `rows_of` tells which row a slug was in."""
+
+    report: Report = field(default_factory=Report)
+    todo: IO[bytes] = field(default_factory=TemporaryFile)
+    rows_of: dict[object, int] = field(default_factory=dict)
+
+    def put(self, planned: _Planned) -> None:
+        packed = msgspec.msgpack.encode(planned)
+        self.todo.write(len(packed).to_bytes(4, "big") + packed)
+
+    def read(self) -> Iterator[_Planned]:
+        self.todo.seek(0)
+        while size := self.todo.read(4):
+            planned = msgspec.msgpack.decode(self.todo.read(int.from_bytes(size, "big")), type=_Planned)
+            planned.after = replace(planned.after, fallback_methods=tuple(planned.after.fallback_methods))
+            yield planned
 
 
 class TenantFiles:
@@ -108,7 +138,9 @@ class TenantFiles:
 
     async def check(self, rows: Iterable[FileRow]) -> Report:
         """What an import of these rows would do. Raises what reading them raises, and `PayloadTooLarge`."""
-        return Report([planned.report for planned in await self._plan(rows, self._clock())])
+        plan = await self._plan(rows, self._clock())
+        plan.todo.close()
+        return plan.report
 
     async def load(self, rows: Iterable[FileRow], *, actor: Actor, client: Client) -> Report:
         """Imports the rows: all of them, or nothing at all.
@@ -119,15 +151,16 @@ class TenantFiles:
         """
         now = self._clock()
         plan = await self._plan(rows, now)
-        report = Report([planned.report for planned in plan], applied=True)
-        if report.faults:
-            _refuse(report)
-        try:
-            written = await self._write(now, plan, report, actor, client)
-        except asyncpg.UniqueViolationError:
-            raise AlreadyExists("Somebody has just added one of these tenants. Nothing was imported.") from None
-        await self._changes.settle(now, written)
-        return report
+        with plan.todo:
+            if plan.report.faults:
+                _refuse(plan.report)
+            try:
+                moved = await self._write(now, plan, actor, client)
+            except asyncpg.UniqueViolationError:
+                raise AlreadyExists("Somebody has just added one of these tenants. Nothing was imported.") from None
+        await self._changes.settle(now, moved)
+        plan.report.applied = True
+        return plan.report
 
     async def export(self, filters: Filters, format_: Format, *, actor: Actor, client: Client) -> AsyncIterator[bytes]:
         """The tenants that match, by slug, as a file of any length, masked as `filters` say.
@@ -154,31 +187,39 @@ class TenantFiles:
             if cursor is None:
                 return
 
-    async def _plan(self, rows: Iterable[FileRow], now: datetime) -> list[_Planned]:
-        read: list[FileRow] = []
-        for row in rows:
-            if len(read) == MOST_ROWS:
-                raise PayloadTooLarge(f"A file has at most {MOST_ROWS} tenants. Import it in parts.")
-            read.append(row)
-            if len(read) % _ROWS_IN_A_ROW == 0:
-                await asyncio.sleep(0)
-        slugs = {slug for row in read if isinstance(slug := row.values.get("slug"), str) and "\0" not in slug}
-        async with self._db.every_tenant() as connection:
-            found = await connection.fetch(_BY_SLUGS, list(slugs), SYSTEM_TENANT)
-        stored = {row["slug"]: Tenant.of(row) for row in found}
-        plan: list[_Planned] = []
-        first_row: dict[object, int] = {}
-        for row in read:
-            slug = row.values.get("slug")
-            told = first_row.setdefault(slug, row.number) if isinstance(slug, str) else row.number
-            plan.append(self._plan_row(row, stored, now, told))
-            if len(plan) % _ROWS_IN_A_ROW == 0:
-                await asyncio.sleep(0)
+    async def _plan(self, rows: Iterable[FileRow], now: datetime) -> _Plan:
+        with ExitStack() as on_failure:
+            plan = _Plan()
+            on_failure.enter_context(plan.todo)
+            async for batch in batches(rows):
+                slugs = [
+                    slug for row in batch if isinstance(slug := row.values.get("slug"), str) and SLUG.fullmatch(slug)
+                ]
+                async with self._db.every_tenant() as connection:
+                    found = await connection.fetch(_BY_SLUGS, slugs, SYSTEM_TENANT)
+                stored = {row["slug"]: Tenant.of(row) for row in found}
+                await asyncio.to_thread(self._plan_batch, plan, batch, stored, now)
+            on_failure.pop_all()
         return plan
 
-    def _plan_row(self, row: FileRow, stored: dict[str, Tenant], now: datetime, told: int) -> _Planned:
+    def _plan_batch(self, plan: _Plan, batch: Iterable[FileRow], stored: dict[str, Tenant], now: datetime) -> None:
+        for row in batch:
+            if sum(plan.report.counts.values()) == MOST_ROWS:
+                raise PayloadTooLarge(f"A file has at most {MOST_ROWS:,} tenants. Import it in parts.")
+            slug = row.values.get("slug")
+            known = isinstance(slug, str) and SLUG.fullmatch(slug)
+            told = plan.rows_of.setdefault(slug, row.number) if known else row.number
+            planned, after = self._plan_row(row, stored, now, told)
+            plan.report.add(planned)
+            if after is not None and planned.outcome in {"new", "changed"} and not plan.report.faults:
+                before = stored.get(after.slug)
+                plan.put(_Planned(before.version if before else None, after))
+
+    def _plan_row(
+        self, row: FileRow, stored: dict[str, Tenant], now: datetime, told: int
+    ) -> tuple[RowReport, Tenant | None]:
         slug = row.values.get("slug")
-        shown = slug if isinstance(slug, str) else None
+        shown = slug[:_SLUG_SHOWN] if isinstance(slug, str) else None
         before = stored.get(shown or "")
         faults = list(row.faults)
         if told != row.number:
@@ -200,9 +241,9 @@ class TenantFiles:
             detail = f"Somebody changed this tenant since the file was made: it is at version {before.version}."
             faults.append(RowFault(row.number, "version", detail))
         if faults or after is None:
-            return _Planned(RowReport(row.number, shown, "faulty", faults=faults))
+            return RowReport(row.number, shown, "faulty", faults=faults[:_FAULTS_SHOWN]), None
         outcome: Outcome = "new" if before is None else "changed" if fields else "unchanged"
-        return _Planned(RowReport(row.number, shown, outcome, fields), before, after)
+        return RowReport(row.number, shown, outcome, fields), after
 
     def _edited(self, before: Tenant, row: FileRow) -> Tenant:
         values: dict[str, Any] = {name: _CLEARED[name] for name in row.cleared if name in _CLEARED} | dict(row.values)
@@ -212,25 +253,27 @@ class TenantFiles:
         return self._changes.edited(before, values)
 
     @repeatable
-    async def _write(
-        self, now: datetime, plan: Sequence[_Planned], report: Report, actor: Actor, client: Client
-    ) -> list[tuple[Tenant, Tenant]]:
-        todo = [planned for planned in plan if planned.report.outcome in {"new", "changed"}]
-        versions = {planned.before.id: planned.before.version for planned in todo if planned.before}
-        written: list[tuple[Tenant, Tenant]] = []
+    async def _write(self, now: datetime, plan: _Plan, actor: Actor, client: Client) -> Sequence[UUID]:
+        """Answers with those whose contacts are others now."""
+        moved: list[UUID] = []
+        planned = plan.read()
         async with self._db.every_tenant() as connection:
-            locked: dict[UUID, int] = dict(await connection.fetch(_LOCK, list(versions)))
-            for tenant_id, version in versions.items():
-                if locked.get(tenant_id) != version:
-                    raise EditConflict(locked.get(tenant_id, 0))
-            for planned in todo:
-                assert planned.after is not None  # noqa: S101 - a row without a fault has one
-                after = await self._changes.save(connection, now, planned.before, planned.after, actor, client)
-                if planned.before:
-                    written.append((planned.before, after))
-            if todo:
-                await record(connection, now, SYSTEM_TENANT, "tenants.imported", actor, client, data=report.counts)
-        return written
+            await connection.execute(_IN_TURN)
+            while batch := await asyncio.to_thread(lambda: list(islice(planned, _ROWS_AT_ONCE))):
+                versions = {one.after.id: one.version for one in batch if one.version is not None}
+                locked = {row["id"]: Tenant.of(row) for row in await connection.fetch(_LOCK, list(versions))}
+                for tenant_id, version in versions.items():
+                    held = locked.get(tenant_id)
+                    if held is None or held.version != version:
+                        raise EditConflict(held.version if held else 0)
+                await self._changes.add(connection, now, [p.after for p in batch if p.version is None], actor, client)
+                for one in batch:
+                    if before := locked.get(one.after.id):
+                        after = await self._changes.save(connection, now, before, one.after, actor, client)
+                        moved += [after.id] if contacts_changed(before, after) else []
+            if plan.report.counts["new"] or plan.report.counts["changed"]:
+                await record(connection, now, SYSTEM_TENANT, "tenants.imported", actor, client, data=plan.report.counts)
+        return moved
 
 
 async def _encoded(

@@ -9,9 +9,10 @@ from zoneinfo import available_timezones
 
 import phonenumbers
 from babel.core import Locale, UnknownLocaleError, get_global
-from email_validator import EmailNotValidError, validate_email
 
+from app import cleaning
 from app.errors import ChannelUnavailable, ContactMissing, FieldError, InvalidRequest
+from app.tenants.contacts import normalise_email, normalise_phone
 from app.tenants.policy import (
     POLICY_KEYS,
     Policy,
@@ -57,13 +58,12 @@ STATUSES: Final[tuple[Status, ...]] = ("active", "suspended")
 SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 _NAME_LENGTH: Final = 120
-_EMAIL_LENGTH: Final = 254
+_NAME_LENGTHS: Final = f"A name has 1 to {_NAME_LENGTH} characters."
+# Looking at each of a million would take long.
+_MOST_PASTED: Final = 1000
 _LOCALE_LENGTH: Final = 35  # BCP 47, section 4.4.1
-# Digits and the punctuation people write between them; libphonenumber alone would also read letters and
-# digits of other scripts.
-_PHONE: Final = re.compile(r"\+?[0-9 ()./\-\u00a0]{3,40}")
-# Unicode's explicit directional marks: they make a name in a subject line read as something else (UTR 36).
-_BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Younger than the tables of Babel.
+_LATER_ZONES: Final = {"America/Coyhaique": "CL"}
 # Control, surrogate, line and paragraph separator.
 _FORBIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -91,64 +91,20 @@ def check_slug(value: str, pointer: str = "/slug") -> str:
 
 
 def check_name(value: str, pointer: str = "/name") -> str:
-    """The name in Unicode's composed form, without the spaces around it, 1 to 120 characters.
+    """The name as `cleaning` has it: composed, without the spaces around it, 1 to 120 characters of which one shows.
 
     Line breaks and other control characters are refused, not removed: the name goes into mail headers.
     """
-    if any(unicodedata.category(c) in _FORBIDDEN_CATEGORIES or c in _BIDI_CONTROLS for c in value):
+    if len(value) > _MOST_PASTED:
+        raise _fault(pointer, _NAME_LENGTHS)
+    if any(unicodedata.category(c) in _FORBIDDEN_CATEGORIES for c in value):
         raise _fault(pointer, "A name has no line breaks and no control characters.")
-    name = unicodedata.normalize("NFC", value).strip()
+    name = cleaning.name(value)
     if not 1 <= len(name) <= _NAME_LENGTH:
-        raise _fault(pointer, f"A name has 1 to {_NAME_LENGTH} characters.")
+        raise _fault(pointer, _NAME_LENGTHS)
+    if not cleaning.is_seen(name):
+        raise _fault(pointer, "A name has characters that can be seen.")
     return name
-
-
-def normalise_email(value: str, pointer: str = "/email") -> str:
-    """One address, lower-cased whole, its domain in ASCII (IDNA), 254 characters at most.
-
-    RFC 5321 lets a host tell `Bob@` from `bob@`; none in use does, and people type both. Were they two
-    identities here, each would have a quota of its own and a lookup would miss half of the time. Non-ASCII
-    local parts are refused, since delivery would hang on SMTPUTF8 at every hop. `.test` (RFC 6761) is allowed.
-    """
-    fault = _fault(pointer, "This is not an email address.")
-    # A comma or a line break could add a second recipient; the library refuses them too, but this must not
-    # depend on its options.
-    if len(value) > _EMAIL_LENGTH or any(c in value for c in "\r\n\0,"):
-        raise fault
-    try:
-        checked = validate_email(value.strip(), check_deliverability=False, allow_smtputf8=False, test_environment=True)
-    except EmailNotValidError:
-        raise fault from None
-    return (checked.ascii_email or checked.normalized).lower()
-
-
-def normalise_phone(value: str, pointer: str = "/phone_number", region: str | None = None) -> str:
-    """The number in E.164. National notation is understood where the region (ISO 3166-1) is known.
-
-    A number passes if its length is possible in its country ("is possible"), not only if its range is in use
-    ("is valid"): libphonenumber's tables trail the regulators, which would lock real people out, and exclude
-    the ranges reserved for examples (+1 555 555 0100, +44 7700 900123), which every first try uses. A number
-    nobody has is found out by its provider and shown to the admin.
-    """
-    text = value.strip()
-    e164 = _e164(text, region) if _PHONE.fullmatch(text) else None
-    # What reads differently a second time (a zero taken for a trunk prefix) could never be found again.
-    if e164 and _e164(e164, None) == e164:
-        return e164
-    if region is None and not text.startswith("+"):
-        raise _fault(pointer, "Write the phone number with its country code, for example +447700900123.")
-    raise _fault(pointer, "This is not a phone number.")
-
-
-def _e164(text: str, region: str | None) -> str | None:
-    try:
-        number = phonenumbers.parse(text, region)
-    except phonenumbers.NumberParseException:
-        return None
-    possible = phonenumbers.is_possible_number_with_reason(number)
-    if possible != phonenumbers.ValidationResult.IS_POSSIBLE:
-        return None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
 def normalise_locale(value: str, pointer: str = "/locale") -> str:
@@ -174,7 +130,8 @@ def region_of(locale: str, timezone: str | None) -> str | None:
         territory = Locale.parse(locale, sep="-").territory
     except (ValueError, UnknownLocaleError):
         territory = None
-    candidates = (territory, get_global("zone_territories").get(timezone or ""))
+    zone = get_global("zone_aliases").get(timezone or "", timezone or "")
+    candidates = (territory, _LATER_ZONES.get(zone) or get_global("zone_territories").get(zone))
     # A territory can also be a part of the world, as in es-419.
     return next((region for region in candidates if region in phonenumbers.SUPPORTED_REGIONS), None)
 

@@ -1,6 +1,6 @@
 """Finding tenants: filters, order and keyset pages as one SQL statement. Builds, doesn't run."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,14 +13,10 @@ from app.errors import FieldError, InvalidRequest
 from app.storage import SYSTEM_TENANT
 from app.storage.db import Row
 from app.tenants.model import COLUMNS, Tenant
+from app.tenants.needles import Needles, like
 from app.tenants.rules import CHANNELS, STATUSES
 
 MAX_LIMIT: Final = 200
-
-_SEARCH_LENGTH: Final = 254
-# Fewer digits are in nearly every number.
-_LEAST_DIGITS: Final = 3
-_PUNCTUATION: Final = frozenset(" +-()./")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,8 @@ _FAILING: Final = "EXISTS (SELECT FROM contact_health h WHERE h.tenant_id = tena
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which tenants. `search` is looked for in name, slug, email and, if it is made of digits, the phone number.
+    """Which tenants. `search` is looked for in name, slug, email and, if it is made of digits, the phone number, as
+    people write them (see `needles`).
 
     `contacts` says whether whoever asks may see them, and has no default. Without, a search is in name and slug only,
     since a contact could otherwise be spelled out piece by piece, and tenants come masked. `failing`: a provider said
@@ -177,29 +174,22 @@ def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
         )
     if filters.failing is not None:
         where.append(_FAILING if filters.failing else f"NOT {_FAILING}")
-    needle = "".join(c for c in filters.search if c.isprintable()).strip().lower()[:_SEARCH_LENGTH]
-    if needle:
-        args.append(f"%{_literal(needle)}%")
-        columns = ("sort_name", "slug", "email") if filters.contacts else ("sort_name", "slug")
-        matches = [f"{column} LIKE ${len(args)}" for column in columns]
-        if filters.contacts and (digits := phone_digits(needle)):
-            args.append(f"%{digits}%")
-            matches.append(f"phone_number LIKE ${len(args)}")
-        where.append(f"({' OR '.join(matches)})")
+    if needles := Needles.of(filters.search):
+        looked_in: list[tuple[str, Sequence[str]]] = [("sort_name", [needles.name]), ("slug", [needles.name])]
+        if filters.contacts:
+            looked_in += [("email", needles.emails), ("phone_number", needles.phones)]
+        where.append(any_like(looked_in, args))
     return where, args
 
 
-def _literal(text: str) -> str:
-    """Text that LIKE takes for itself."""
-    return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-
-
-def phone_digits(needle: str) -> str | None:
-    """The digits of what may be part of a phone number. Leading zeros (`0770…`, `0044…`) are not in E.164."""
-    digits = "".join(c for c in needle if c not in _PUNCTUATION)
-    if not (digits.isascii() and digits.isdigit() and len(digits) >= _LEAST_DIGITS):
-        return None
-    return digits.lstrip("0") or digits
+def any_like(looked_in: Iterable[tuple[str, Iterable[str]]], args: list[Any]) -> str:
+    """A condition for rows in which one of these columns has one of its parts; the parts are added to `args`."""
+    found = []
+    for column, parts in looked_in:
+        for part in parts:
+            args.append(like(part))
+            found.append(f"{column} LIKE ${len(args)}")
+    return f"({' OR '.join(found)})"
 
 
 def _read_cursor(text: str, sort: str) -> _Cursor:

@@ -19,7 +19,7 @@ from app.errors import AlreadyExists, EditConflict, FieldError, InvalidRequest, 
 from app.settings import Settings
 from app.storage.db import Database, repeatable
 from app.tenants import search, test_message
-from app.tenants.changes import Changes, record_change
+from app.tenants.changes import Changes, contacts_changed, record_change
 from app.tenants.history import HistoryPage, read_history
 from app.tenants.model import COLUMNS, Tenant
 from app.tenants.rules import CHANNELS, check_delivery, check_slug
@@ -178,7 +178,7 @@ class Tenants:
             if expected_version is not None and expected_version != before.version:
                 raise EditConflict(before.version)
             after = await self._changes.save(connection, now, before, change(before), actor, client)
-        await self._changes.settle(now, [(before, after)])
+        await self._changes.settle(now, [after.id] if contacts_changed(before, after) else [])
         return after
 
 

@@ -4,8 +4,6 @@ A row says what a tenant shall be in the fields it has; a column that isn't ther
 What was exported can be imported again: `version` then tells who changed a tenant meanwhile, and the times are ignored.
 """
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
-from app.errors import FieldError, InvalidRequest, PayloadTooLarge
+from app import sheets
+from app.errors import FieldError, InvalidRequest
+from app.sheets import guarded, unguarded
 from app.tenants.model import Tenant
 from app.tenants.rules import parse_policy_assignments
 
-SIZE_LIMIT: Final = 10 * 1024 * 1024
-# One transaction writes them all, in a few seconds.
-MOST_ROWS: Final = 10_000
+# One transaction writes them all.
+MOST_ROWS: Final = 100_000
+# So many rows and faults of a file are told; all are counted.
+MOST_TOLD: Final = 1000
 
 _SETTABLE: Final = (
     "slug",
@@ -37,12 +38,13 @@ _SETTABLE: Final = (
 _TIMES: Final = ("created_at", "updated_at")
 FIELDS: Final = (*_SETTABLE, "version", *_TIMES)
 
-_HEADER_ROW: Final = 1
-# What a spreadsheet takes for a formula (OWASP, "CSV injection"). Quoted even where it was quoted before: so a name
-# that begins with a quote comes back as it was.
-_FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
 _BETWEEN_WORDS: Final = re.compile(r"[\s,;]+")
+# What may be done about text that looks wrongly decoded.
+DOUBT: Final = "Correct it in the file, or import the file as it is."
 _LONGEST_QUOTE: Final = 40
+_LONGEST_PLACE: Final = 120
+# One that a tenant doesn't have is told by name, thousands are not.
+_MOST_MEMBERS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,44 +67,38 @@ class FileRow:
     faults: Sequence[RowFault] = ()
 
 
-def read_csv(body: bytes) -> Iterator[FileRow]:
-    """The rows of a CSV file in UTF-8, its cells between commas, semicolons or tabs.
+def read_csv(body: bytes, *, as_is: bool = False) -> Iterator[FileRow]:
+    """The rows of a CSV file as spreadsheets write it (see `sheets.read`). Text that looks wrongly decoded is a fault
+    of its row, unless it is to be taken `as_is`.
 
     Raises `PayloadTooLarge`, and `InvalidRequest` for what is no such file or has a header we don't know.
     """
-    text = _text(body)
-    head, _, _ = text.partition("\n")
-    delimiter = max(",;\t", key=head.count)
-    records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = _HEADER_ROW
-    try:
-        names = [name.strip() for name in next(records, [])]
-        _check_header(names)
-        for number, cells in enumerate(records, _HEADER_ROW + 1):
-            if any(cells):
-                yield _from_cells(number, names, cells)
-    except csv.Error as error:
-        raise InvalidRequest(FieldError(f"/{number + 1}", f"This is not CSV: {error}.")) from None
+    sheet = sheets.read(body)
+    _check_header(sheet.number, sheet.names)
+    for number, cells in sheet.rows:
+        yield _from_cells(number, sheet.names, cells, as_is=as_is)
 
 
-def read_json_lines(body: bytes) -> Iterator[FileRow]:
+def read_json_lines(body: bytes, *, as_is: bool = False) -> Iterator[FileRow]:
     """The rows of a JSON Lines file: an object a line, with the members of a tenant.
 
     Raises `PayloadTooLarge`, and `InvalidRequest` for what isn't UTF-8.
     """
-    for number, line in enumerate(_text(body).split("\n"), 1):
-        if line.strip():
-            yield _from_json(number, line)
+    for number, line in sheets.lines(body):
+        if line is None:
+            yield FileRow(number, faults=[RowFault(number, "", "This line is too long for a tenant.")])
+        else:
+            yield _from_json(number, line, as_is=as_is)
 
 
 def csv_head() -> bytes:
     """The header of an export."""
-    return _csv([FIELDS])
+    return sheets.write([FIELDS])
 
 
 def as_csv(tenants: Sequence[Tenant]) -> bytes:
     """Rows of an export, without the header."""
-    return _csv([[_guarded(_cell(member)) for member in _members(tenant)] for tenant in tenants])
+    return sheets.write([[guarded(_cell(member)) for member in _members(tenant)] for tenant in tenants])
 
 
 def as_json_lines(tenants: Sequence[Tenant]) -> bytes:
@@ -110,38 +106,28 @@ def as_json_lines(tenants: Sequence[Tenant]) -> bytes:
     return msgspec.json.Encoder().encode_lines([tenant.as_json() for tenant in tenants])
 
 
-def _text(body: bytes) -> str:
-    if len(body) > SIZE_LIMIT:
-        raise PayloadTooLarge(f"A file of tenants has at most {SIZE_LIMIT // 2**20} MiB.")
-    try:
-        # Spreadsheets put a byte order mark in front.
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InvalidRequest(FieldError("", "The file is not in UTF-8. Save it as “CSV UTF-8”.")) from None
-
-
-def _check_header(names: Sequence[str]) -> None:
+def _check_header(number: int, names: Sequence[str]) -> None:
     faults = [
-        FieldError(
-            f"/{_HEADER_ROW}/{name[:_LONGEST_QUOTE]}", f"There is no such column; known are {', '.join(FIELDS)}."
-        )
-        for name in names
+        FieldError(f"/{number}/{name[:_LONGEST_QUOTE]}", f"There is no such column; known are {', '.join(FIELDS)}.")
+        for name in names[: len(FIELDS) + 1]
         if name not in FIELDS
     ]
     faults += [
-        FieldError(f"/{_HEADER_ROW}/{name}", "This column is there twice.") for name in FIELDS if names.count(name) > 1
+        FieldError(f"/{number}/{name}", "This column is there twice.") for name in FIELDS if names.count(name) > 1
     ]
     if "slug" not in names:
-        faults.insert(0, FieldError(f"/{_HEADER_ROW}", "The first row names the columns, and slug is one of them."))
+        faults.insert(0, FieldError(f"/{number}", "The first row names the columns, and slug is one of them."))
     if faults:
         raise InvalidRequest(*faults)
 
 
-def _from_cells(number: int, names: Sequence[str], cells: Sequence[str]) -> FileRow:
+def _from_cells(number: int, names: Sequence[str], cells: Sequence[str], *, as_is: bool) -> FileRow:
     if len(cells) != len(names):
         detail = f"This row has {len(cells)} cells, and the header {len(names)}."
         return FileRow(number, faults=[RowFault(number, "", detail)])
-    given = {name: _unguarded(cell).strip() for name, cell in zip(names, cells, strict=True) if name not in _TIMES}
+    given = {
+        name: unguarded(cell.strip()).strip() for name, cell in zip(names, cells, strict=True) if name not in _TIMES
+    }
     values: dict[str, Any] = {}
     faults: list[RowFault] = []
     for name, text in given.items():
@@ -152,26 +138,41 @@ def _from_cells(number: int, names: Sequence[str], cells: Sequence[str]) -> File
         except InvalidRequest as error:
             faults += row_faults(number, error)
     version = values.pop("version", None)
+    faults += doubts(number, values, as_is=as_is)
     cleared = frozenset(name for name, text in given.items() if not text)
     return FileRow(number, values, cleared, version, faults)
 
 
-def _from_json(number: int, line: str) -> FileRow:
+def _from_json(number: int, line: str, *, as_is: bool) -> FileRow:
     try:
         values = msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
         return FileRow(number, faults=[RowFault(number, "", "This line is not a JSON object.")])
+    if len(values) > _MOST_MEMBERS:
+        return FileRow(number, faults=[RowFault(number, "", "This line has more members than a tenant.")])
     for name in _TIMES:
         values.pop(name, None)
     version = values.pop("version", None)
     if version is not None and type(version) is not int:
         return FileRow(number, values, faults=[RowFault(number, "version", "This must be a whole number.")])
-    return FileRow(number, values, version=version)
+    return FileRow(number, values, version=version, faults=doubts(number, values, as_is=as_is))
+
+
+def doubts(number: int, values: Mapping[str, object], *, as_is: bool) -> list[RowFault]:
+    """Text that looks as if it had been decoded wrongly: whoever knows better says so (`as_is`)."""
+    return [
+        RowFault(number, name, f"{doubt} {DOUBT}")
+        for name, text in values.items()
+        if not as_is and isinstance(text, str) and (doubt := sheets.doubt(text))
+    ]
 
 
 def row_faults(number: int, error: InvalidRequest) -> list[RowFault]:
     """The faults that the rules found in a row."""
-    return [RowFault(number, fault.pointer.strip("/").replace("/", "."), fault.detail) for fault in error.errors]
+    return [
+        RowFault(number, fault.pointer.strip("/").replace("/", ".")[:_LONGEST_PLACE], fault.detail)
+        for fault in error.errors
+    ]
 
 
 def _words(text: str) -> list[str]:
@@ -207,17 +208,3 @@ def _cell(value: object) -> str:
         case list() | tuple():
             return " ".join(map(str, value))
     return str(value)
-
-
-def _guarded(text: str) -> str:
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
-def _unguarded(text: str) -> str:
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    return out.getvalue().encode()

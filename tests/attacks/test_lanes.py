@@ -106,7 +106,7 @@ async def test_wrong_guesses_of_any_lane_lengthen_all(desk: Desk, guesser: str) 
 @pytest.mark.parametrize(
     ("doors", "most", "hours"),
     [
-        # The first hours hold all guesses at six digits; of those at eight, the hours that follow have as many as they may.
+        # The first hours hold all guesses at six digits; of those at eight, later hours have as many as they may.
         pytest.param(1, STRANGERS, 5, id="one door"),
         pytest.param(3, STRANGERS, 8, id="three doors"),
         pytest.param(3, 10, 3, id="as many as may be set"),

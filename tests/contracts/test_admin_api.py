@@ -380,7 +380,7 @@ async def test_exports_go_by_the_filter_and_defuse_formulas(world: World, slug: 
     everything = await world.manager("GET", "/tenants/export", params={"search": slug})
     assert everything.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert everything.headers["Content-Disposition"] == 'attachment; filename="tenants.csv"'
-    rows = list(csv.DictReader(io.StringIO(everything.text)))
+    rows = list(csv.DictReader(io.StringIO(everything.content.decode("utf-8-sig"))))
     assert [(row["slug"], row["name"], row["phone_number"]) for row in rows] == [
         (f"{slug}-1", "'=HYPERLINK(1)", "'+447700900123"),
         (f"{slug}-2", "Acme", ""),
@@ -425,7 +425,11 @@ async def test_deliveries_in_pages_and_as_files(world: World) -> None:
         "delivered"
     ]
     table = await world.viewer("GET", "/deliveries", params={"tenant": tenant.slug, "format": "csv"})
-    assert [row["state"] for row in csv.DictReader(io.StringIO(table.text))] == ["delivered", "sent", "queued"]
+    assert [row["state"] for row in csv.DictReader(io.StringIO(table.content.decode("utf-8-sig")))] == [
+        "delivered",
+        "sent",
+        "queued",
+    ]
     lines = await world.viewer("GET", "/deliveries", params={"tenant": tenant.slug, "format": "jsonl"})
     assert len(lines.text.splitlines()) == 3
     problem(await world.viewer("GET", "/deliveries?cursor=nonsense"), 400, "invalid-request")
@@ -452,7 +456,9 @@ async def test_the_audit_log_in_pages_and_as_files(world: World) -> None:
     older = (await world.viewer("GET", "/events", params={"limit": 1, "cursor": everywhere["next"]})).json()
     assert older["events"][0]["id"] < everywhere["events"][0]["id"]
     table = await world.viewer("GET", "/events", params={"tenant": tenant.slug}, headers={"Accept": "text/csv"})
-    assert [row["action"] for row in csv.DictReader(io.StringIO(table.text))] == ["tenant.changed"] * 3
+    assert [row["action"] for row in csv.DictReader(io.StringIO(table.content.decode("utf-8-sig")))] == [
+        "tenant.changed"
+    ] * 3
 
 
 async def test_statistics_count_by_channel(settings: Settings, db: Database, ring: KeyRing, clock: Clock) -> None:

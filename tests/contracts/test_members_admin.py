@@ -153,13 +153,13 @@ async def test_exported_and_imported_again(world: World) -> None:
     await world.add(name="Zoë", phone_number="+442079460018", status="suspended", email=None)
     exported = await world.manager("GET", f"{world.path}/export")
     assert exported.headers["content-disposition"] == 'attachment; filename="members.csv"'
-    rows = list(csv.DictReader(io.StringIO(exported.text)))
+    rows = list(csv.DictReader(io.StringIO(exported.content.decode("utf-8-sig"))))
     assert (len(rows), rows[1]["name"], rows[1]["codes_enabled"]) == (206, "'=Member 001", "false")
     assert (rows[205]["phone_number"], rows[205]["status"]) == ("'+442079460018", "suspended")
     back = (await world.load(exported.text, params={"dry_run": "true"})).json()
     assert (back["unchanged"], back["errors"]) == (206, [])
     some = await world.manager("GET", f"{world.path}/export", params={"status": "suspended"})
-    assert [row["name"] for row in csv.DictReader(io.StringIO(some.text))] == ["Zoë"]
+    assert [row["name"] for row in csv.DictReader(io.StringIO(some.content.decode("utf-8-sig")))] == ["Zoë"]
     log = "SELECT count(*) FROM audit_events WHERE tenant_id = $1 AND action = 'members.exported'"
     assert await count(world.db, log, world.tenant.id) == 2
 

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from app.storage.migrate import downgrade, functions_version, head, sqlalchemy_url, upgrade
 from app.storage.models import metadata
+from app.tenants.contacts import normalise_phone
 from tests.stores import StoresOfTests
 
 _NOW: Final = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
@@ -89,6 +90,14 @@ async def value(owner_url: str, sql: str) -> Any:
         await connection.close()
 
 
+async def execute(owner_url: str, script: str) -> None:
+    connection = await asyncpg.connect(owner_url)
+    try:
+        await connection.execute(script)
+    finally:
+        await connection.close()
+
+
 async def test_up_down_and_up_again_is_the_same_schema(empty: str) -> None:
     """Down to base leaves nothing of ours behind; the way up from there ends where the first one did."""
     before = await inventory(empty)
@@ -158,6 +167,42 @@ async def test_only_wrong_addresses_stay_marked(empty: str) -> None:
         "Twilio: 400 not a valid number",
         "The address can't be used for email.",
     }
+
+
+async def test_numbers_written_two_ways_become_one(empty: str) -> None:
+    """Rows of before are found by the form that is looked up now; one whose new form is taken stays as it was."""
+    tenant, old = (
+        "00000000-0000-4000-8000-000000000001",
+        ("+541123456789", "+551187654321", "+22507123456", "+22997123456"),
+    )
+    await upgrade(empty, _NOW)
+    await downgrade(empty, "0014", _NOW)
+    people = ", ".join(
+        f"('{tenant}', gen_random_uuid(), 'Ana', '{number}', now(), now())"
+        for number in (*old, "+541123456780", "+5491123456780", "+447700900123")
+    )
+    await execute(
+        empty,
+        f"""
+        SELECT set_config('app.scope', 'all', false);
+        INSERT INTO tenants (id, slug, name, phone_number, created_at, updated_at)
+        VALUES ('{tenant}', 'acme', 'Acme', '{old[0]}', now(), now());
+        INSERT INTO members (tenant_id, id, name, phone_number, created_at, updated_at) VALUES {people};
+        """,
+    )
+    await upgrade(empty, _NOW)
+    kept = "SELECT array_agg(phone_number ORDER BY phone_number) FROM members WHERE tenant_id = $1"
+    connection = await asyncpg.connect(empty)
+    try:
+        await connection.execute("SELECT set_config('app.scope', 'all', false)")
+        assert await connection.fetchval("SELECT phone_number FROM tenants WHERE slug = 'acme'") == normalise_phone(
+            old[0]
+        )
+        assert await connection.fetchval(kept, tenant) == sorted(
+            [*map(normalise_phone, old), "+541123456780", "+5491123456780", "+447700900123"]
+        )
+    finally:
+        await connection.close()
 
 
 async def test_models_and_migrations_agree(urls: tuple[str, str]) -> None:

@@ -66,7 +66,7 @@ async def test_a_faulty_file(office: Office, tenant: SomeTenant) -> None:
     assert 'name="checked"' not in browser.page.text
     for what, words in (
         (b"", "Choose a file."),
-        (b"\xff\xfe", "This is not a CSV file in UTF-8."),
+        (b"name\n\xff\xfe", "The file is not in UTF-8."),
         (b"name,iban\nAna,1\n", "The first row has the names of the fields"),
     ):
         await upload(browser, base, what)

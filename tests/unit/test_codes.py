@@ -78,10 +78,10 @@ def test_spaces_and_dashes_do_not_count(typed: str) -> None:
 
 @pytest.mark.parametrize(
     "typed",
-    ["", "12345", "12345678901", "12345a", "\uff11\uff12\uff13\uff14\uff15\uff16", "१२३४५६", "1" * 5000, "12\n3456"],
+    ["", "12345", "12345678901", "12345a", "12345\u00b2", "1" * 5000, "12\n3456"],
 )
 def test_what_is_no_code_points_at_the_field(typed: str) -> None:
-    """Anything but 6 to 10 ASCII digits is malformed, not wrong."""
+    """Anything but 6 to 10 digits is malformed, not wrong."""
     with pytest.raises(InvalidRequest) as refusal:
         codes.clean(typed)
     assert [error.pointer for error in refusal.value.errors] == ["/code"]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidRequest, PayloadTooLarge
+from app.sheets import SIZE_LIMIT
 from app.tenants.model import Tenant
-from app.tenants.table import FIELDS, SIZE_LIMIT, as_csv, as_json_lines, csv_head, read_csv, read_json_lines
+from app.tenants.table import FIELDS, as_csv, as_json_lines, csv_head, read_csv, read_json_lines
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 

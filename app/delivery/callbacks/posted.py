@@ -16,6 +16,7 @@ from app.errors import Forbidden, InvalidRequest
 
 # A signed time further away than this is somebody's recording, or a clock that needs setting.
 TOLERANCE: Final = timedelta(seconds=300)
+_LONGEST_FORM: Final = 64 * 1024
 _MOST_FIELDS: Final = 100
 
 
@@ -28,7 +29,9 @@ class Posted:
     query: str = field(default="", repr=False)
 
     def form(self) -> list[tuple[str, str]]:
-        """The body as a form. Raises `InvalidRequest`."""
+        """The body as a form. Raises `InvalidRequest`, also for one that would take long: it may not be signed yet."""
+        if len(self.body) > _LONGEST_FORM:
+            raise InvalidRequest(detail="The form is larger than 64 KiB.")
         try:
             return parse_qsl(self.body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
         except ValueError:
