@@ -267,7 +267,9 @@ async def test_ten_devices_however_many_sign_in_at_once(town: Town, clock: Clock
     """Twelve links used at the same moment leave ten devices."""
     core = town.http.app.state.services
     links = Links(town.db, core.sessions, clock)
-    subject = ("tenant", town.tenant.id)
-    made = [await links.create(town.tenant.id, subject, Actor("operator"), Client("cli")) for _ in range(12)]
+    made = [
+        await links.create(town.tenant.id, ("tenant", town.tenant.id), Actor("operator"), Client("cli"))
+        for _ in range(12)
+    ]
     await asyncio.gather(*(links.use(link, Client("cli")) for link in made))
     assert await devices_of(town, town.tenant.id) == 10

@@ -90,7 +90,7 @@ async def test_wrong_guesses_of_any_lane_lengthen_all(desk: Desk, guesser: str) 
     """Ten of a day, by whomever: eight digits for strangers and for every device; a day later six again."""
     realm = Realm.of((await add_tenant(desk.db, desk.clock())).slug)
     first, second = await known_devices(desk, realm, 2)
-    by = {"strangers": [None, None], "a device": [first, first], "both": [None, first]}[guesser]
+    by: list[str | None] = [*{"strangers": (None, None), "a device": (first, first), "both": (None, first)}[guesser]]
     for token in by:
         issued = await desk.challenges.request(realm, OWNER, device_token=token)
         assert issued.code_length == 6
@@ -106,7 +106,7 @@ async def test_wrong_guesses_of_any_lane_lengthen_all(desk: Desk, guesser: str) 
 @pytest.mark.parametrize(
     ("doors", "most", "hours"),
     [
-        # The first hours hold all guesses at six digits; of those at eight, later hours have as many as they may.
+        # The first hours hold all guesses at six digits; those that follow have as many at eight as they may.
         pytest.param(1, STRANGERS, 5, id="one door"),
         pytest.param(3, STRANGERS, 8, id="three doors"),
         pytest.param(3, 10, 3, id="as many as may be set"),
@@ -369,8 +369,8 @@ class Lanes(RuleBasedStateMachine):
         real = sendable and (lane is not None or len(self.recent(self.person.sends)) < STRANGERS)
         if real and not long:
             # What was guessed at six digits, and may yet be, this one included.
-            sends = len(self.recent(self.person.sends)) + len(self.recent(self.pool.sends)) + (lane is None)
-            if self.today(self.short) + 5 * sends > 60:
+            outstanding = len(self.recent(self.person.sends)) + len(self.recent(self.pool.sends)) + (lane is None)
+            if self.today(self.short) + 5 * outstanding > 60:
                 long, real = lane is not None, lane is not None
         if real:
             self.real.append((self.now, lane is not None))
