@@ -183,7 +183,10 @@ def let_in(answer: httpx.Response, operation: Operation, slug: str) -> bool:
     """Whether the caller got past the door, whatever became of the call behind it."""
     if answer.status_code == 303:
         to = answer.headers["location"]
-        return not (to == f"/t/{slug}/login" or to.startswith("/admin/sign-in"))
+        login = f"/t/{slug}/login"
+        # Signing out leads there as well.
+        refused = to.partition("?")[0] == login and to != f"{login}?done=signed-out"
+        return not (refused or to.startswith("/admin/sign-in"))
     if answer.status_code not in {401, 403} or operation.is_page:
         return answer.status_code not in {401, 403}
     # Below /api/v1/auth "forbidden" is about what a person may do with their own account.
