@@ -7,7 +7,7 @@ from alembic import op
 from app.storage.migrate import run_script
 
 revision = "0019"
-down_revision = "0015"
+down_revision = "0018"
 
 _DROP = """
 DROP TRIGGER IF EXISTS tr_forget_earlier ON challenges;

@@ -6,7 +6,7 @@ from alembic import op
 
 from app.storage.migrate import run_script
 
-revision = "0016"
+revision = "0015"
 down_revision = "0014"
 
 

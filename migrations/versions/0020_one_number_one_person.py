@@ -6,7 +6,7 @@ from alembic import op
 
 from app.storage.migrate import run_script
 
-revision = "0017"
+revision = "0020"
 down_revision = "0019"
 
 _NEW = """

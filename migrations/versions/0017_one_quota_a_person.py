@@ -4,8 +4,8 @@ from alembic import op
 
 from app.storage.migrate import run_script
 
-revision = "0021"
-down_revision = "0022"
+revision = "0017"
+down_revision = "0016"
 
 _UP = """
 ALTER TABLE quota

@@ -6,8 +6,8 @@ from alembic import op
 
 from app.storage.migrate import run_script
 
-revision = "0022"
-down_revision = "0016"
+revision = "0016"
+down_revision = "0015"
 
 _DOWN = """
 DROP FUNCTION IF EXISTS fn.note_door;

@@ -4,8 +4,8 @@ from alembic import op
 
 from app.storage.migrate import run_script
 
-revision = "0015"
-down_revision = "0021"
+revision = "0018"
+down_revision = "0017"
 
 # `id` is a keyed hash and `answer` is sealed under a key that is in no store (app/auth/repeats.py).
 _TABLE = """
