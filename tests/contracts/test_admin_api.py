@@ -358,7 +358,7 @@ async def test_a_csv_is_tried_then_imported(world: World, slug: str) -> None:
     done = await world.manager("POST", "/tenants/import", content=good, headers=as_csv)
     assert (done.json()["applied"], done.json()["new"]) == (True, 1)
     assert (await world.manager("GET", f"/tenants/{slug}")).json()["email"] == f"a@{slug}.example"
-    problem(await world.manager("POST", "/tenants/import", json={}), 415, "invalid-request")
+    problem(await world.manager("POST", "/tenants/import", json={}), 415, "unsupported-media-type")
 
 
 async def test_an_import_has_a_size_limit_of_its_own(world: World) -> None:
