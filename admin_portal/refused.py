@@ -14,6 +14,7 @@ from app.errors import FieldError, InvalidRequest
 from app.masking import mask_ip
 from app.storage.db import Row
 from app.web.browser import Answer
+from app.web.queries import reads
 from app.web.services import AnyRequest, services
 
 _FIELDS: Final = ("tenant", "address", "hour", "reason")
@@ -21,7 +22,7 @@ _PAGE: Final = 50
 _ADDRESS: Final = "/admin/refusals"
 
 
-@get("/refusals", opt=VIEWER)
+@get("/refusals", opt=VIEWER | reads(*_FIELDS, "cursor"))
 async def refusals(request: AnyRequest) -> Answer:
     """GET /admin/refusals?tenant=&address=&hour=&reason=&cursor=: counters, the newest hour first."""
     asked = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
