@@ -410,7 +410,7 @@ async def test_the_document_tells_every_operation_and_refusal(settings: Settings
         "$ref": "#/components/schemas/CodeRequest"
     }
     assert document["components"]["schemas"]["CodeRequest"]["additionalProperties"] is False
-    assert set(request["responses"]) == {"202", "400", "401", "403", "404", "422", "429", "502", "503"}
+    assert set(request["responses"]) == {"202", "400", "401", "403", "404", "409", "422", "429", "502", "503"}
 
 
 async def test_the_reference_needs_nobody_else(settings: Settings, clock: Clock) -> None:
