@@ -334,7 +334,8 @@ async def test_a_file_all_or_nothing(desk: Desk) -> None:
     assert await put(good) == (1, 1, 0, [])
     assert await put(good) == (0, 0, 2, [])
     assert not (await desk.members.find(desk.tenant.slug, "here@home.example")).codes_enabled
-    for broken in ("slug,name\r\na,b\r\n", "name,email\r\nonly one\r\n", "email\r\n"):
+    assert (await put("name,email\r\nonly one\r\n"))[3] == [(2, "")]
+    for broken in ("slug,name\r\na,b\r\n", "email\r\n"):
         with pytest.raises(InvalidRequest):
             await put(broken)
 

@@ -46,7 +46,7 @@ async def crowd(db: Database, clock: Clock, urls: tuple[str, str]) -> SomeTenant
     """A tenant with 20,000 members, and a planner that knows of them."""
     made = await add_tenant(db, clock())
     async with db.every_tenant() as connection:
-        await connection.execute(_MEMBERS, made.id, clock())
+        await connection.execute(_MEMBERS, made.id, clock(), timeout=60)
     owner = await asyncpg.connect(urls[0])
     await owner.execute("VACUUM ANALYZE members")
     await owner.close()

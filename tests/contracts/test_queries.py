@@ -179,7 +179,7 @@ async def test_the_refusal_says_what_is_known(http: Http, db: Database, clock: C
     """Whoever mistyped it reads the right word; on a page of the admin portal as well."""
     api = await admin_api(http, db, clock)
     answer = await api("POST", "/tenants/import?dryrun=true", content=b"", headers={"Content-Type": "text/csv"})
-    assert answer.json()["detail"] == "There is no query parameter dryrun here. Known are dry_run."
+    assert answer.json()["detail"] == "There is no query parameter dryrun here. Known are as_is, dry_run."
     page = await http.get("/admin/tenants?stauts=suspended", headers={"Accept": "text/html"})
     assert page.status_code == 400
     assert "no query parameter stauts" in page.text
