@@ -165,7 +165,7 @@ async def test_suspended_resumed_ended(db: Database, site: Site, open_window: Op
     await desk.check("admin-tenant-suspended")
     await customer.page.wait_for_timeout(3100)  # a session check may be three seconds old
     await customer.open(f"/t/{tenant.slug}/")
-    await expect(customer.page).to_have_url(f"{site.url}/t/{tenant.slug}/login")
+    await expect(customer.page).to_have_url(f"{site.url}/t/{tenant.slug}/login?done=ended")
 
     await desk.press("Resume")
     await customer_signs_in()

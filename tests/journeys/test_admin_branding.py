@@ -150,7 +150,7 @@ async def test_in_every_language(office: Office) -> None:
         assert found
         return found[1]
 
-    assert [await language(query) for query in ("", "?locale=ar", "?locale=%00x", "?locale=es")] == [
+    assert [await language(query) for query in ("", "?locale=ar", "?locale=xx", "?locale=es")] == [
         "de",
         "ar",
         "de",
