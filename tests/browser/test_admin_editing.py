@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+import pytest
 from playwright.async_api import Route, expect
 
 from app.delivery.marks import Marks
@@ -142,6 +143,21 @@ async def test_without_javascript_it_says_so_after_the_redirect(
     await expect(page.locator("#test-state")).to_contain_text("Sent")
     story = page.locator("#timeline .entry .text")
     await expect(story.filter(has_text="Test message: accepted by the mail server")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("link", "field"), [("Edit contact", "#f-email"), ("Edit the contact", "#f-email"), ("Edit the details", "#f-name")]
+)
+@pytest.mark.parametrize("javascript", [True, False], ids=["in place", "without JavaScript"])
+async def test_the_first_field_of_what_was_opened_has_the_focus(
+    db: Database, site: Site, open_window: OpenWindow, link: str, field: str, javascript: bool
+) -> None:
+    """Whichever way it was opened. A browser leaves `autofocus` alone where the address has a fragment."""
+    window = await open_window(javascript=javascript)
+    page = window.page
+    await window.open(await _bounced(db, site, window))
+    await page.get_by_role("link", name=link, exact=True).click()
+    await expect(page.locator(field)).to_be_focused()
 
 
 async def test_advice_has_the_button_that_does_it(db: Database, site: Site, open_window: OpenWindow) -> None:
