@@ -20,6 +20,7 @@ from app import cleaning, sheets
 from app.audit.log import Actor, Client
 from app.auth import codes
 from app.auth.asking import read_identifier
+from app.auth.factors import backup_codes
 from app.errors import InvalidRequest, NotFound
 from app.members.files import as_csv as members_as_csv
 from app.members.files import csv_head as members_head
@@ -60,6 +61,17 @@ CODES: Final = {
     "\u0967\u0968\u0969\u096a\u096b\u096c": "123456",
     "\u09e7\u09e8\u09e9\u09ea\u09eb\u09ec": "123456",
     "123\u3000456\u00a078": "12345678",
+}
+BACKUP_CODES: Final = {
+    "4kq9z-0m7rt": "4kq9z0m7rt",
+    " 4KQ9Z 0M7RT\n": "4kq9z0m7rt",
+    "\u200b4kq9z-0m7rt\ufeff": "4kq9z0m7rt",
+    "\u20664kq9z\u2011\u200d0m7rt\u2069": "4kq9z0m7rt",
+    "4kq9z\u20140m7rt": "4kq9z0m7rt",
+    "4kq9z\u202f0m7rt": "4kq9z0m7rt",
+    "\uff14\uff4b\uff51\uff19\uff5a\uff10\uff4d\uff17\uff52\uff54": "4kq9z0m7rt",
+    "\u0664kq\u0669z-\u0660m\u0667rt": "4kq9z0m7rt",
+    "4kq9z-om7rt": "4kq9z0m7rt",
 }
 NO_CODES: Final = (
     "",
@@ -236,6 +248,11 @@ def reason(call: Callable[[], object]) -> str:
 @pytest.mark.parametrize("written", CODES)
 def test_a_code_is_what_was_meant(written: str) -> None:
     assert codes.clean(written) == CODES[written]
+
+
+@pytest.mark.parametrize("written", BACKUP_CODES)
+def test_a_backup_code_is_what_was_meant(written: str) -> None:
+    assert backup_codes.read_code(written, "/backup_code") == BACKUP_CODES[written]
 
 
 @pytest.mark.parametrize("written", NO_CODES)

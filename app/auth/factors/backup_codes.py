@@ -10,6 +10,7 @@ import hmac
 import secrets
 from typing import Final
 
+from app.cleaning import plain
 from app.errors import FieldError, InvalidRequest
 
 COUNT: Final = 10
@@ -17,7 +18,7 @@ _LENGTH: Final = 10
 _GROUP: Final = 5
 # Crockford's Base32: no letter that looks like a digit, and those that people type instead are taken for them.
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_MISREAD: Final = str.maketrans("oil", "011", " -\u00a0\u2010\u2011\u2013")
+_MISREAD: Final = str.maketrans("oil", "011", " -")
 _LONGEST: Final = 64
 
 
@@ -28,7 +29,7 @@ def new_codes() -> list[str]:
 
 def read_code(typed: str, pointer: str) -> str:
     """A code without what is only for the eye. Raises `InvalidRequest`; no attempt is spent on those."""
-    code = typed.lower().translate(_MISREAD) if len(typed) <= _LONGEST else ""
+    code = plain(typed).strip().lower().translate(_MISREAD) if len(typed) <= _LONGEST else ""
     if len(code) != _LENGTH or not set(code) <= set(_ALPHABET):
         raise InvalidRequest(
             FieldError(pointer, f"A backup code has {_LENGTH} letters and digits, such as {_show('4kq9z0m7rt')}.")
