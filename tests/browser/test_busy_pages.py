@@ -9,6 +9,8 @@ import pytest
 from playwright.async_api import expect
 
 from app.audit.log import Actor, Client
+from app.auth.door import DoorLog
+from app.auth.limits import ADDRESS
 from app.auth.links import Links
 from app.auth.sessions import Sessions
 from app.keys import KeyRing
@@ -111,6 +113,29 @@ async def test_staff_on_a_bad_day(
     await window.check("busy-tenant")
     await window.open(f"/admin/tenants/{tenant.slug}/members/{member}")
     await window.check("busy-member")
+
+
+@pytest.mark.parametrize("width", [320, 768])
+async def test_refusals_on_a_small_screen(db: Database, site: Site, open_window: OpenWindow, width: int) -> None:
+    """Each value stands in a line of its own behind the name of its column, and an address is not broken up."""
+    log = DoorLog(db, utc_now)
+    log.refused(ADDRESS, "203.0.113.177", "nobody-here")
+    await log.write()
+    window = await open_window(width=width)
+    await sign_in(db, site, window)
+    await window.open("/admin/refusals?tenant=nobody-here")
+    row = window.page.locator("tbody tr").first
+    boxes = [await cell.bounding_box() for cell in await row.locator("td").all()]
+    assert len({box["x"] for box in boxes if box}) == 1
+    assert all(box["width"] > 0.8 * width for box in boxes if box)
+    network = await row.get_by_text("203.0.113.177").bounding_box()
+    assert network
+    assert network["height"] < 30
+    named = [
+        await row.get_by_text(text).bounding_box() for text in ("nobody-here", "nobody\N{RIGHT SINGLE QUOTATION MARK}s")
+    ]
+    assert len({round(box["y"]) for box in named if box}) == 1
+    await window.check("refusals")
 
 
 async def test_a_member_with_a_past(
