@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
 from playwright.async_api import Route, expect
 
+from app.audit.log import Actor, Client
+from app.auth.links import Links
+from app.auth.sessions import Sessions
 from app.delivery.marks import Marks
 from app.storage.db import Database
 from app.web.services import utc_now
@@ -116,6 +119,34 @@ async def test_every_part_of_a_members_page_follows(db: Database, site: Site, op
     await expect(page.locator("#marks")).to_have_text("")
     await expect(page.locator("#timeline")).to_contain_text("Member changed")
     await expect(page.locator("#changes")).to_contain_text("Email changed")
+
+
+@pytest.mark.parametrize("whose", ["tenant", "member"])
+async def test_sessions_that_a_new_contact_ended_are_gone(
+    db: Database, site: Site, open_window: OpenWindow, sessions: Sessions, whose: Literal["tenant", "member"]
+) -> None:
+    """The story says that they ended; the list beside it does, too."""
+    tenant = await add_tenant(db, utc_now(), name="Signed In Ltd")
+    path = f"/admin/tenants/{tenant.slug}"
+    somebody = tenant.id
+    if whose == "member":
+        somebody = await add_member(db, utc_now(), tenant, email="in@home.example")
+        path += f"/members/{somebody}"
+    links = Links(db, sessions, utc_now)
+    token = await links.create(tenant.id, (whose, somebody), Actor("operator"), Client("cli"))
+    await links.use(token, Client("page", "192.0.2.9", "Firefox"))
+    window = await open_window()
+    page = window.page
+    await sign_in(db, site, window)
+    await window.open(path)
+    ends = page.locator("#sessions").get_by_role("button")
+    await expect(ends).to_have_count(1)
+    await page.get_by_role("link", name="Edit the contact").click()
+    await page.get_by_label("Email").first.fill("new@home.example")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator("#timeline")).to_contain_text("Session ended: the contact changed")
+    await expect(ends).to_have_count(0)
+    await window.check()
 
 
 async def test_without_javascript_it_says_so_after_the_redirect(
