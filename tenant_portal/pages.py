@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 from litestar import Router, get, post
 from litestar.params import FromPath
 
-from app.auth.asking import Issued, Realm
-from app.errors import FieldError, GatehouseError, InvalidRequest, StalePage
+from app.auth.asking import Issued, Realm, read_identifier
+from app.errors import CodeExpired, FieldError, GatehouseError, InvalidRequest, StalePage
 from app.web.browser import TENANT, Answer, is_htmx, redirect, visitor
 from app.web.forms import Form
 from app.web.repeats import FormsOnce
@@ -32,7 +32,7 @@ from tenant_portal.arrival import arrive, destination, permitted, wanted_of
 from tenant_portal.forms import ASKING, CHECKING, code_page, delivery_part, form_page
 from tenant_portal.returns import RESET
 from tenant_portal.texts import NOTICES
-from tenant_portal.visits import Pending, device_token, forget_challenge
+from tenant_portal.visits import Pending, device_token, forget_challenge, question_of
 
 _SHORT_NAME: Final = "Use lower-case letters, digits and hyphens, such as acme-energy."
 _WHO: Final = "Enter your email or phone number."
@@ -211,13 +211,18 @@ async def _ask(request: AnyRequest, slug: str, form: Form) -> Answer:
     reset = form.get("purpose") == "reset"
     if reset and identifier is None:
         raise InvalidRequest(FieldError("/identifier", _WHO))
+    # A password manager may have filled in what the person doesn't know.
+    password = None if reset else form.get("password") or None
+    channel = _channel(request, form)
+    question = question_of(request, slug, *read_identifier(identifier), channel, str(reset))
+    if password is None and await _is_on_its_way(request, slug, question):
+        return redirect(f"/t/{slug}/verify?done=asked")
     outcome = await core.entrance.ask(
         Realm.of(slug),
         visitor(request),
         identifier=identifier,
-        channel=_channel(request, form),
-        # A password manager may have filled in what the person doesn't know.
-        password=None if reset else form.get("password") or None,
+        channel=channel,
+        password=password,
         purpose="reset" if reset else "sign_in",
         locale=choose_language(request.headers.get("accept-language")) or UNDETERMINED,
         disclose=core.settings.otp_disclose_errors,
@@ -227,8 +232,27 @@ async def _ask(request: AnyRequest, slug: str, form: Form) -> Answer:
     wanted = RESET if reset else permitted(request, form.get("next"))
     if not isinstance(outcome, Issued):
         return await arrive(request, outcome, wanted)
-    pending = Pending.of(outcome, core.clock(), wanted)
+    pending = Pending.of(outcome, core.clock(), wanted, question)
     return redirect(f"/t/{slug}/verify", [pending.cookie(request, slug, outcome.expires_in)])
+
+
+async def _is_on_its_way(request: AnyRequest, slug: str, question: str) -> bool:
+    """Whether this browser asked the same a moment ago (Back, or another tab): a second code would make the first one
+    wrong. Once the cooldown is over, or where that code is worth nothing any more, it is a new wish.
+    """
+    core, pending = services(request), Pending.read(request, slug)
+    if pending is None or pending.question != question or not pending.resend_in(core.clock()):
+        return False
+    try:
+        status = await core.challenges.status(
+            Realm.of(slug),
+            pending.challenge_id,
+            disclose=core.settings.otp_disclose_errors,
+            device_token=device_token(request, slug),
+        )
+    except CodeExpired:
+        return False
+    return status.state in {"queued", "sent", "delivered"} and status.attempts_left > 0
 
 
 async def _start_page(request: AnyRequest, values: dict[str, str], refusal: GatehouseError | None = None) -> Answer:

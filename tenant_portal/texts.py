@@ -13,6 +13,7 @@ NOTICES: Final = {
     "ended": "You were signed out. Sign in to go on where you were.",
     "unsaved": "You were signed out. What you sent was not saved: sign in, and do it again.",
     "factor-due": "A second factor is asked for here now. Sign in again: it is the step after the code.",
+    "asked": "You asked for a code a moment ago. It is still the newest one.",
     "session-ended": "That session has ended.",
     "others-ended": "All other sessions have ended.",
     "device-forgotten": "That device is forgotten. Its next sign-in is a stranger's.",

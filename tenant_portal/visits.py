@@ -13,14 +13,14 @@ from litestar.datastructures import Cookie
 from app.auth.asking import Issued
 from app.auth.devices import LIFETIME as DEVICE_LIFETIME
 from app.auth.signing_in import HalfSignIn
-from app.keys import base64url
+from app.keys import base64url, keyed_hash
 from app.web.browser import jar_of
 from app.web.cookies import DEVICE, per_tenant
-from app.web.services import AnyRequest
+from app.web.services import AnyRequest, services
 
 SIGN_IN: Final = "challenge"
 _REGISTRATION: Final = "newcomer"
-_VALUE: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([68])\.([0-9]{1,12})\.([A-Za-z0-9_-]*)")
+_VALUE: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([68])\.([0-9]{1,12})\.([A-Za-z0-9_-]*)(?:\.([A-Za-z0-9_-]{43}))?")
 # The cookie outlives its code, so that the page can say that the code has expired.
 _KEPT_AFTER_EXPIRY: Final = timedelta(hours=1)
 
@@ -38,11 +38,13 @@ class Pending:
     """Seconds since the epoch."""
     wanted: str | None = None
     """Where the browser wants to go after sign-in."""
+    question: str | None = None
+    """What was asked for, as `question_of` says it."""
 
     @classmethod
-    def of(cls, issued: Issued, now: datetime, wanted: str | None = None) -> "Pending":
+    def of(cls, issued: Issued, now: datetime, wanted: str | None = None, question: str | None = None) -> "Pending":
         """What a code was just sent for."""
-        return cls(issued.challenge_id, issued.code_length, int(now.timestamp()) + issued.resend_in, wanted)
+        return cls(issued.challenge_id, issued.code_length, int(now.timestamp()) + issued.resend_in, wanted, question)
 
     @classmethod
     def read(cls, request: AnyRequest, slug: str, name: str = SIGN_IN) -> "Pending | None":
@@ -50,22 +52,30 @@ class Pending:
         found = _VALUE.fullmatch(jar_of(request).read(request, per_tenant(name, slug)) or "")
         if found is None:
             return None
-        challenge_id, length, resend_at, wanted = found.groups()
+        challenge_id, length, resend_at, wanted, question = found.groups()
         try:
             after = urlsafe_b64decode(wanted + "=" * (-len(wanted) % 4)).decode("ascii")
         except ValueError:
             return None
-        return cls(challenge_id, int(length), int(resend_at), after or None)
+        return cls(challenge_id, int(length), int(resend_at), after or None, question)
 
     def cookie(self, request: AnyRequest, slug: str, expires_in: int, name: str = SIGN_IN) -> Cookie:
         """The cookie that keeps it. Seconds until the code expires."""
         value = f"{self.challenge_id}.{self.code_length}.{self.resend_at}.{base64url((self.wanted or '').encode())}"
+        if self.question is not None:
+            value += f".{self.question}"
         seconds = expires_in + int(_KEPT_AFTER_EXPIRY.total_seconds())
         return jar_of(request).make(per_tenant(name, slug), value, seconds=seconds)
 
     def resend_in(self, now: datetime) -> int:
         """Seconds until a new code may be asked for."""
         return max(0, self.resend_at - int(now.timestamp()))
+
+
+def question_of(request: AnyRequest, slug: str, *asked: str | None) -> str:
+    """What a browser asks a code for, so that asking the same again is known. It tells nothing about an address."""
+    key = services(request).ring.current.cookie
+    return base64url(keyed_hash(key, "question", slug.encode(), *(repr(part).encode() for part in asked)))
 
 
 def forget_challenge(request: AnyRequest, slug: str, name: str = SIGN_IN) -> Cookie:

@@ -454,13 +454,15 @@ def test_without_any_store_the_command_brings_its_own(own_directory: Path) -> No
     assert shell.json("tenant", "show", "acme") == added
 
 
-async def test_the_first_run_makes_an_owner_and_a_tenant_to_try(stores: StoresOfTests, worker_id: str) -> None:
+async def test_the_first_run_makes_an_owner_and_a_tenant_to_try(
+    stores: StoresOfTests, worker_id: str, tmp_path: Path
+) -> None:
     """On an empty development database both are made, once, and told; nothing is added to one in use."""
     name = f"seed_{worker_id}"
     await stores.create_database(name)
     await upgrade(stores.owner_url_for(name), datetime.now(UTC))
     given = {"DATABASE_URL": stores.app_url_for(name), "REDIS_URL": stores.redis_url}
-    development = load({"ENVIRONMENT": "test", **given, "DATA_DIR": tempfile.gettempdir()}, dotenv=None)
+    development = load({"ENVIRONMENT": "test", **given, "DATA_DIR": str(tmp_path)}, dotenv=None)
     development = replace(development, environment="development", admin_email="first@company.example")
 
     told = await seed.first_run(development)
@@ -476,13 +478,15 @@ async def test_the_first_run_makes_an_owner_and_a_tenant_to_try(stores: StoresOf
     await stores.drop_database(name)
 
 
-async def test_production_without_an_admin_says_how_to_add_one(stores: StoresOfTests, worker_id: str) -> None:
+async def test_production_without_an_admin_says_how_to_add_one(
+    stores: StoresOfTests, worker_id: str, tmp_path: Path
+) -> None:
     """No demo tenant and no guessed address there: a line that tells the command."""
     name = f"seed_{worker_id}"
     await stores.create_database(name)
     await upgrade(stores.owner_url_for(name), datetime.now(UTC))
     given = {"DATABASE_URL": stores.app_url_for(name), "REDIS_URL": stores.redis_url}
-    settings = load({"ENVIRONMENT": "test", **given, "DATA_DIR": tempfile.gettempdir()}, dotenv=None)
+    settings = load({"ENVIRONMENT": "test", **given, "DATA_DIR": str(tmp_path)}, dotenv=None)
     told = await seed.first_run(replace(settings, environment="production", admin_email=None))
     assert len(told) == 1
     assert "gatehouse admin add" in told[0]

@@ -90,7 +90,7 @@ async def test_a_new_member(office: Office, tenant: SomeTenant) -> None:
     await browser.post(f"{base}/new", typed)
     assert "A member has an email address or a phone number." in browser.words
     await browser.post(f"{base}/new", typed | {"email": "zoe@home.example", "preferred_method": "sms"})
-    assert "Delivery by sms needs a phone number." in browser.words
+    assert "so a phone number is needed." in browser.words
     assert '<option value="sms" selected>' in browser.page.text
     await browser.post(f"{base}/new", typed | {"email": "zoe@home.example"})
     there = browser.page.headers["location"]
