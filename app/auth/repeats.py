@@ -60,7 +60,7 @@ class Repeats:
         """Our turn to do it, or the answer of the first time, or why it is neither."""
         now = self._clock()
         row = await self._db.one(
-            _BEGIN, now, SYSTEM_TENANT, self._id(once), self._hash("repeat-shape", *once.proof), PATIENCE, LIFE
+            _BEGIN, now, SYSTEM_TENANT, self._id(once), self._of_all("repeat-shape", once), PATIENCE, LIFE
         )
         match row["outcome"]:
             case "begun":
@@ -92,7 +92,11 @@ class Repeats:
         return self._hash("repeat", *once.name)
 
     def _seal(self, once: Once) -> bytes:
-        return self._hash("repeat-seal", str(len(once.name)).encode(), *once.name, *once.proof)
+        return self._of_all("repeat-seal", once)
+
+    def _of_all(self, purpose: str, once: Once) -> bytes:
+        """Of the name as well: a password or code in what was sent could be tried out by whoever has the ring."""
+        return self._hash(purpose, str(len(once.name)).encode(), *once.name, *once.proof)
 
     def _hash(self, purpose: str, *parts: bytes) -> bytes:
         return keyed_hash(self._ring.current.cookie, purpose, *parts)

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from app.auth.repeats import Once, Repeats, Turn
 from app.keys import KeyRing, base64url
 from app.storage.db import Database
 from tests.conftest import Clock
@@ -113,6 +114,18 @@ async def test_nothing_in_the_store_opens_an_answer(http: Http, db: Database, ri
         for column in row.values():
             assert cookie.encode() not in (column or b"")
             assert b"set-cookie" not in (column or b"")
+
+
+async def test_what_was_sent_cannot_be_tried_out(db: Database, ring: KeyRing, clock: Clock) -> None:
+    """Two clients send the same: their rows have nothing in common, so what was sent (a password) can't be guessed by
+    its hash, not even with the key ring; it takes the key that only the client has.
+    """
+    repeats, sent = Repeats(db, ring, clock), (b"", b"", b'{"password": "correct horse"}')
+    for _ in range(2):
+        assert isinstance(await repeats.begin(Once((b"call", uuid4().bytes), sent)), Turn)
+    async with db.every_tenant() as connection:
+        rows = await connection.fetch("SELECT fingerprint FROM repeats WHERE begun_at = $1", clock())
+    assert len({row["fingerprint"] for row in rows}) == len(rows) >= 2
 
 
 @pytest.fixture
