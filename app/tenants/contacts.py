@@ -33,6 +33,8 @@ _EXTENSION: Final = re.compile(
 _BETWEEN: Final = re.compile(
     r"[,|&\r\n]|;(?![a-z-]+=)|(?<=[0-9 )])(?:or|and|oder|und|bzw\.?|ou|et|o|y|e|oppure|lub)(?=[ +(0-9])", re.IGNORECASE
 )
+# A plus that has a whole number in front of it.
+_SECOND: Final = re.compile(r"(?:[0-9][^0-9+]*){7}\+")
 _WRITTEN: Final = re.compile(r"\+?[0-9 ()./+-]{3,60}")
 _INTERNATIONAL: Final = re.compile(r"[( ]*(\+|0 ?0)[( ]*(?=[0-9])")
 _ZERO: Final = re.compile(r"\( *0 *\)")
@@ -125,7 +127,8 @@ def _unwrapped(value: str) -> str:
     """Without what stood around the address: a link, brackets, the end of the sentence or list it was in."""
     text = plain(value).strip()
     if text[:7].lower() == "mailto:":
-        text = plain(unquote(text[7:])).strip()
+        # What people who write links by hand put after every colon.
+        text = plain(unquote(text[7:])).strip().removeprefix("//")
         if "?" in text:
             raise ValueError("Enter the address alone, without what follows the question mark.")
     if re.fullmatch(r"<[^<>]*>", text):
@@ -140,7 +143,7 @@ def _phone(value: str, region: str | None) -> str:
     if uri := _URI.match(text):
         text = plain(unquote(text[uri.end() :])).strip()
     # Spreadsheets keep a cell's text as it is by a quote before it.
-    text = text.removeprefix("'").strip()
+    text = re.sub(r"(?<=[0-9])[.,;]$", "", text.removeprefix("'").strip())
     _check_written(text)
     if international := _INTERNATIONAL.match(text):
         number = _international(text, international, region)
@@ -162,10 +165,12 @@ def _check_written(text: str) -> None:
         raise ValueError("A spreadsheet took this number for a quantity. Enter it again, as text.")
     if _EXTENSION.search(text):
         raise ValueError("Codes can't be sent to an extension. Enter a number without one.")
-    if _BETWEEN.search(text) or _slash_between(text):
+    if _BETWEEN.search(text) or _SECOND.search(text):
         raise ValueError("These are two phone numbers. Enter one.")
     if any(c.isalpha() for c in text):
         raise ValueError("A phone number has no letters. Write it in digits.")
+    if _slash_between(text):
+        raise ValueError("These are two phone numbers. Enter one.")
     if not _WRITTEN.fullmatch(text):
         raise ValueError(_NO_NUMBER)
     if "+" in text.lstrip("( +") or text.count("+") > 1:
@@ -215,6 +220,8 @@ def _check_code_once(rest: str, digits: str, number: str | None) -> None:
     after = digits[len(code) :]
     if code and after.startswith("00"):
         raise ValueError(_TWICE)
+    # As if the second one were an area code: +91 091 98765 43210.
+    after = after.removeprefix("0")
     if not (code and after.startswith(code)):
         return
     once = _possible(f"+{after}", None)
@@ -223,6 +230,8 @@ def _check_code_once(rest: str, digits: str, number: str | None) -> None:
 
 
 def _apart(rest: str, code: str) -> bool:
+    if re.match(rf"{code}[^0-9]*0", rest):
+        return re.match(rf"{code}[^0-9]*0[^0-9]*{code}(?![0-9])", rest) is not None
     groups = re.findall(r"[0-9]+", rest)
     return groups[0] in {code, code * 2} or groups[:2] == [code, code]
 
