@@ -10,7 +10,8 @@ from typing import Final
 from app.errors import FieldError, InvalidRequest
 
 _TAG: Final = r'(?:W/)?"[\x21\x23-\x7e]*"'
-_LIST: Final = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
+# Elements of a list may be empty (section 5.6.1.2). So many and no more: a header of 32 KiB would take its time.
+_LIST: Final = re.compile(rf"(?:,[ \t]*){{0,9}}{_TAG}(?:[ \t]*,(?:[ \t]*{_TAG})?){{0,99}}")
 _OPAQUE: Final = re.compile(r'"([^"]*)"')
 _VERSION: Final = re.compile(r"([0-9]{1,9})(?:[-;]{1,2}(?:gzip|br|zstd|deflate))?")
 # Nothing is ever at it, so it matches nothing.
