@@ -32,6 +32,7 @@ from app.auth.sessions import Sessions
 from app.delivery.callbacks import readers_for, reporting
 from app.delivery.callbacks.posted import Posted, Report
 from app.delivery.callbacks.sns import Sns
+from app.delivery.callbacks.vonage import Vonage
 from app.delivery.faults import Fault
 from app.delivery.outbox import WAKE_CHANNEL, Outbox, Outcome
 from app.errors import Forbidden, Unavailable
@@ -643,3 +644,21 @@ async def test_a_subscription_is_confirmed_at_amazon_only(host: str) -> None:
     else:
         assert list(await reader.read(posted, datetime.now(UTC))) == []
         assert visited[1:] == [confirm["SubscribeURL"]]
+
+
+@pytest.mark.parametrize("body", [b"[[]" + b",[]" * 80_000 + b"]", b'{"Message":"%s"}' % (b"x" * 65_536)])
+@pytest.mark.parametrize("provider", ["sns", "vonage"])
+async def test_what_must_be_read_to_be_believed_is_short(
+    provider: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their signature is in what they send or names its fields: anybody's 256 KiB are refused unread."""
+    read: list[str | bytes] = []
+    monkeypatch.setattr("app.delivery.callbacks.posted.read_json", read.append)
+
+    async def fetch(_: str) -> bytes:
+        raise Unavailable
+
+    reader = Sns(TOPIC, fetch) if provider == "sns" else Vonage("secret")
+    with pytest.raises(Forbidden):
+        await reader.read(Posted(body), datetime.now(UTC))
+    assert not read

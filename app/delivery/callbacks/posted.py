@@ -16,7 +16,8 @@ from app.errors import Forbidden, InvalidRequest
 
 # A signed time further away than this is somebody's recording, or a clock that needs setting.
 TOLERANCE: Final = timedelta(seconds=300)
-_LONGEST_FORM: Final = 64 * 1024
+# Of what has to be read before it is known who sent it.
+_LONGEST_UNPROVEN: Final = 64 * 1024
 _MOST_FIELDS: Final = 100
 
 
@@ -30,7 +31,7 @@ class Posted:
 
     def form(self) -> list[tuple[str, str]]:
         """The body as a form. Raises `InvalidRequest`, also for one that would take long: it may not be signed yet."""
-        if len(self.body) > _LONGEST_FORM:
+        if len(self.body) > _LONGEST_UNPROVEN:
             raise InvalidRequest(detail="The form is larger than 64 KiB.")
         try:
             return parse_qsl(self.body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
@@ -38,7 +39,13 @@ class Posted:
             raise InvalidRequest(detail="The body is not a form.") from None
 
     def json(self) -> Any:
-        """The body as JSON. Raises `InvalidRequest`."""
+        """The body as JSON, of a call that is proven. Raises `InvalidRequest`."""
+        return read_json(self.body)
+
+    def unproven_json(self) -> Any:
+        """The body as JSON, where its own members prove who sent it. Raises `InvalidRequest`, also for a long one."""
+        if len(self.body) > _LONGEST_UNPROVEN:
+            raise InvalidRequest(detail="The body is larger than 64 KiB.")
         return read_json(self.body)
 
     @property

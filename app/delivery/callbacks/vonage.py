@@ -74,7 +74,7 @@ class Vonage:
     def _fields(self, posted: Posted) -> dict[str, str]:
         """The fields, as text. Who sends something else is not Vonage."""
         try:
-            told = dict(posted.form()) if posted.is_form else posted.json()
+            told = dict(posted.form()) if posted.is_form else posted.unproven_json()
         except InvalidRequest:
             raise refuse() from None
         if not isinstance(told, dict):
