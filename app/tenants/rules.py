@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Final, Literal, TypeAlias, TypedDict, cast
 from zoneinfo import available_timezones
 
@@ -112,7 +112,7 @@ def normalise_locale(value: str, pointer: str = "/locale") -> str:
     try:
         if len(value) > _LOCALE_LENGTH:
             raise ValueError(value)
-        return str(Locale.parse(value.replace("_", "-"), sep="-")).replace("_", "-")
+        return _tag(value.replace("_", "-"))
     except (ValueError, UnknownLocaleError):
         raise _fault(pointer, "This language is not known; write it as de or de-CH.") from None
 
@@ -124,6 +124,7 @@ def normalise_timezone(value: str, pointer: str = "/timezone") -> str:
     return value
 
 
+@lru_cache(maxsize=1024)
 def region_of(locale: str, timezone: str | None) -> str | None:
     """The country (ISO 3166-1) a tenant dials from: its locale's, else its time zone's; None if neither tells."""
     try:
@@ -236,6 +237,12 @@ _FIELDS: Final[Mapping[str, Callable[[object], object]]] = {
     "timezone": partial(_string, normalise_timezone, "/timezone"),
     "policy": _policy,
 }
+
+
+@lru_cache(maxsize=1024)
+def _tag(value: str) -> str:
+    """As Babel writes it. Raises what Babel does. Babel looks it up on disk, and a file names the same few."""
+    return str(Locale.parse(value, sep="-")).replace("_", "-")
 
 
 @cache
