@@ -17,7 +17,9 @@ ALTER TABLE challenges ADD COLUMN door_key bytea;
 # What a release before this one doesn't know: its own stay, or are put in place anew.
 _DOWN = """
 DROP FUNCTION IF EXISTS
-    fn.has_room(quota, timestamptz, integer, integer), fn.may_try_password(quota, timestamptz, integer),
+    fn.has_room(quota, timestamptz, integer, integer),
+    fn.has_room(timestamptz, timestamptz[], timestamptz, integer, integer),
+    fn.may_try_password(quota, timestamptz, integer),
     fn.spend_quota(timestamptz, uuid, bytea, text, bytea, integer, integer),
     fn.spend_unseen(timestamptz, uuid, bytea, integer, integer, boolean),
     fn.take_back_send(uuid, bytea, text),

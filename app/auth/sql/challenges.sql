@@ -2,11 +2,21 @@
 -- inside it too (SECURITY INVOKER). `p_stand_in` is the tenant id that a slug nobody has gets: the very same
 -- statements then run for it, on rows of its own.
 
--- Sends inside the hour that ends at p_now, both ends counted, so no window edge admits one more.
+-- Sends inside the hour that ends at p_now, both ends counted, so no window edge admits one more. They stand in their
+-- order, so those before are at the front: without a statement. Where clocks disagreed, it is one.
 CREATE OR REPLACE FUNCTION fn.recent(p_sends timestamptz[], p_now timestamptz, p_span interval DEFAULT '1 hour')
 RETURNS timestamptz[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    v_since timestamptz := p_now - p_span;
+    v_first integer := 1;
 BEGIN
-    RETURN ARRAY(SELECT s FROM unnest(p_sends) AS s WHERE s >= p_now - p_span ORDER BY s);
+    WHILE p_sends[v_first] < v_since LOOP
+        v_first := v_first + 1;
+    END LOOP;
+    IF v_since <= ALL (p_sends[v_first:]) THEN
+        RETURN p_sends[v_first:];
+    END IF;
+    RETURN ARRAY(SELECT s FROM unnest(p_sends) AS s WHERE s >= v_since ORDER BY s);
 END $$;
 
 CREATE OR REPLACE FUNCTION fn.refuse(p_now timestamptz, p_tenant uuid, p_key bytea, p_reason text)
@@ -72,6 +82,7 @@ DECLARE
     v_fallbacks text[];
     v_email     text;
     v_phone     text;
+    v_picked    record;
 BEGIN
     PERFORM set_config('app.tenant_slug', p_slug, true);
     SELECT * INTO v_tenant FROM tenants WHERE slug = p_slug;
@@ -123,15 +134,15 @@ BEGIN
         subject := NULL;
     END IF;
 
-    SELECT p.channel, p.problem INTO channel, problem
-    FROM fn.pick_channel(p_asked, v_preferred, v_fallbacks, v_email, v_phone, p_channels) AS p;
+    v_picked := fn.pick_channel(p_asked, v_preferred, v_fallbacks, v_email, v_phone, p_channels);
+    channel := v_picked.channel;
     problem := CASE
         WHEN v_tenant.id IS NULL THEN 'tenant-not-found'
         WHEN v_tenant.status <> 'active' THEN 'tenant-suspended'
         WHEN NOT v_named AND subject IS NULL THEN 'identifier-missing'
         WHEN subject IS NULL AND subject_kind <> 'newcomer' THEN 'recipient-unknown'
         WHEN subject_kind = 'member' AND member.status <> 'active' THEN 'recipient-unknown'
-        ELSE problem
+        ELSE v_picked.problem
     END;
     channel := coalesce(channel, p_asked, 'email');
 END $$;
@@ -171,7 +182,7 @@ DECLARE
     v_used       integer;
     v_refusal    text;
 BEGIN
-    SELECT * INTO r FROM fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, p_asked, p_channels);
+    r := fn.resolve_recipient(p_slug, p_stand_in, p_email, p_phone, p_asked, p_channels);
     IF p_purpose IN ('register', 'contact') THEN
         SELECT j.channel, j.problem, j.taken INTO r.channel, r.problem, v_taken
         FROM fn.judge_claim(r.policy, r.member, r.problem, p_purpose, (p_claim ->> 'member')::uuid, p_asked, p_email,
@@ -221,17 +232,16 @@ BEGIN
     v_attempts := least(p_attempts, (r.policy ->> 'max_attempts')::integer);
     IF p_purpose = 'contact' THEN
         -- Nor does one member have codes sent to any number of addresses.
-        SELECT * INTO v_claims FROM fn.spend_quota(p_now, r.tenant, uuid_send((p_claim ->> 'member')::uuid), 'contacts',
-                                                   NULL, v_hourly, v_per_minute);
+        v_claims := fn.spend_quota(p_now, r.tenant, uuid_send((p_claim ->> 'member')::uuid), 'contacts', NULL, v_hourly,
+                                   v_per_minute);
         v_used := v_claims.used;
         v_refusal := v_claims.refusal;
         retry_at := v_claims.retry_at;
     END IF;
     IF v_refusal IS NULL THEN
-        SELECT * INTO v_spent
-        FROM fn.spend_code(p_now, r.tenant, v_person, CASE WHEN NOT p_disclose THEN p_door_key END, v_device.id,
-                           v_hourly, v_per_minute, v_attempts, greatest(p_length, (r.policy ->> 'code_length')::integer),
-                           NOT v_decoy OR v_taken);
+        v_spent := fn.spend_code(p_now, r.tenant, v_person, CASE WHEN NOT p_disclose THEN p_door_key END, v_device.id,
+                                 v_hourly, v_per_minute, v_attempts,
+                                 greatest(p_length, (r.policy ->> 'code_length')::integer), NOT v_decoy OR v_taken);
         v_used := coalesce(v_used, v_spent.used);
         v_refusal := v_spent.refusal;
         retry_at := v_spent.retry_at;
@@ -390,10 +400,9 @@ BEGIN
 
     v_hourly := least(CASE WHEN c.device_id IS NULL THEN p_hourly ELSE p_device_hourly END,
                       (v_policy ->> 'hourly_limit')::integer);
-    SELECT * INTO v_spent
-    FROM fn.spend_code(p_now, v_tenant, c.recipient_key, CASE WHEN NOT p_disclose THEN c.door_key END, c.device_id,
-                       v_hourly, least(p_hourly, (v_policy ->> 'per_minute_limit')::integer), c.max_attempts,
-                       greatest(p_length, (v_policy ->> 'code_length')::integer), v_problem IS NULL);
+    v_spent := fn.spend_code(p_now, v_tenant, c.recipient_key, CASE WHEN NOT p_disclose THEN c.door_key END, c.device_id,
+                             v_hourly, least(p_hourly, (v_policy ->> 'per_minute_limit')::integer), c.max_attempts,
+                             greatest(p_length, (v_policy ->> 'code_length')::integer), v_problem IS NULL);
     IF v_spent.refusal IS NOT NULL THEN
         PERFORM fn.refuse(p_now, v_tenant, c.recipient_key, v_spent.refusal);
         outcome := 'rate-limited';

@@ -8,14 +8,15 @@
 -- of its lanes alone, and whoever is told everything (p_door NULL) of the person.
 -- Locks are taken in this order: lanes, the door, the person.
 
--- Whether one more code fits: an hour and a minute are not full, both ends counted, and no lock is in force.
-CREATE OR REPLACE FUNCTION fn.has_room(q quota, p_at timestamptz, p_hourly integer, p_per_minute integer)
-RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN coalesce(q.locked_until <= p_at, true)
-       AND cardinality(fn.recent(q.sends, p_at)) < p_hourly
-       AND cardinality(fn.recent(q.sends, p_at, '1 minute')) < p_per_minute;
-END $$;
+-- Whether one more code fits: an hour and a minute are not full, both ends counted, and no lock is in force. Sends stand
+-- in their order, so the one that would have to leave tells. The planner puts this expression in the place of the call.
+CREATE OR REPLACE FUNCTION fn.has_room(
+    p_locked_until timestamptz, p_sends timestamptz[], p_at timestamptz, p_hourly integer, p_per_minute integer
+) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(p_locked_until <= p_at, true) AND p_hourly > 0 AND p_per_minute > 0
+       AND coalesce(p_sends[cardinality(p_sends) + 1 - p_hourly] < p_at - interval '1 hour', true)
+       AND coalesce(p_sends[cardinality(p_sends) + 1 - p_per_minute] < p_at - interval '1 minute', true)
+$$;
 
 CREATE OR REPLACE FUNCTION fn.may_try_password(q quota, p_at timestamptz, p_hourly integer)
 RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
@@ -39,7 +40,7 @@ BEGIN
     ON CONFLICT (tenant_id, recipient_key, lane) DO UPDATE
         SET sends = fn.recent(q.sends, greatest(p_now, q.seen_at)) || greatest(p_now, q.seen_at),
             seen_at = greatest(p_now, q.seen_at), person_key = excluded.person_key
-        WHERE fn.has_room(q, greatest(p_now, q.seen_at), p_hourly, p_per_minute)
+        WHERE fn.has_room(q.locked_until, q.sends, greatest(p_now, q.seen_at), p_hourly, p_per_minute)
     RETURNING q.seen_at, cardinality(q.sends), cardinality(fn.recent(q.wrong, q.seen_at, '1 day'))
     INTO spent_at, used, wrong_today;
     IF FOUND THEN
@@ -73,9 +74,9 @@ BEGIN
     INSERT INTO quota AS q (tenant_id, recipient_key, lane, sends, seen_at)
     VALUES (p_tenant, p_person, '', CASE WHEN p_real THEN ARRAY[p_now] ELSE '{}' END, p_now)
     ON CONFLICT (tenant_id, recipient_key, lane) DO UPDATE
-        SET admitted = fn.has_room(q, greatest(p_now, q.seen_at), p_hourly, p_per_minute),
+        SET admitted = fn.has_room(q.locked_until, q.sends, greatest(p_now, q.seen_at), p_hourly, p_per_minute),
             sends = fn.recent(q.sends, greatest(p_now, q.seen_at))
-                || CASE WHEN fn.has_room(q, greatest(p_now, q.seen_at), p_hourly, p_per_minute) AND p_real
+                || CASE WHEN fn.has_room(q.locked_until, q.sends, greatest(p_now, q.seen_at), p_hourly, p_per_minute) AND p_real
                         THEN ARRAY[greatest(p_now, q.seen_at)] ELSE '{}' END,
             seen_at = greatest(p_now, q.seen_at)
     RETURNING q.seen_at, cardinality(q.sends), q.admitted, coalesce(q.locked_until > q.seen_at, false)
@@ -115,39 +116,41 @@ CREATE OR REPLACE FUNCTION fn.spend_code(
     OUT digits integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    v_wrong   integer;
-    v_exposed boolean;
+    s       record;
+    v_wrong integer;
 BEGIN
     IF p_device IS NOT NULL THEN
-        SELECT s.spent_at, s.retry_at, s.used, s.refusal INTO spent_at, retry_at, used, refusal
-        FROM fn.spend_quota(p_now, p_tenant, p_person, 'devices', NULL, 2 * p_hourly, 2 * p_hourly) AS s;
-        IF refusal IS NOT NULL THEN
-            RETURN;
+        s := fn.spend_quota(p_now, p_tenant, p_person, 'devices', NULL, 2 * p_hourly, 2 * p_hourly);
+        IF s.refusal IS NULL THEN
+            s := fn.spend_quota(s.spent_at, p_tenant, p_person, p_device::text, NULL, p_hourly, p_per_minute);
+            IF s.refusal IS NOT NULL THEN
+                PERFORM fn.take_back_send(p_tenant, p_person, 'devices');
+            END IF;
         END IF;
-        SELECT s.spent_at, s.retry_at, s.used, s.refusal INTO spent_at, retry_at, used, refusal
-        FROM fn.spend_quota(spent_at, p_tenant, p_person, p_device::text, NULL, p_hourly, p_per_minute) AS s;
-        IF refusal IS NOT NULL THEN
-            PERFORM fn.take_back_send(p_tenant, p_person, 'devices');
-            RETURN;
-        END IF;
+    ELSE
+        s := fn.spend_quota(p_now, p_tenant, coalesce(p_door, p_person), '', CASE WHEN p_door IS NOT NULL THEN p_person END,
+                            p_hourly, p_per_minute);
+        v_wrong := s.wrong_today;
+    END IF;
+    spent_at := s.spent_at;
+    retry_at := s.retry_at;
+    used := s.used;
+    refusal := s.refusal;
+    IF refusal IS NOT NULL THEN
+        RETURN;
+    END IF;
+    IF p_device IS NOT NULL THEN
         -- Held, so that a stranger's code of the same moment is not overlooked below.
         SELECT cardinality(fn.recent(q.wrong, spent_at, '1 day')) INTO v_wrong FROM quota q
         WHERE q.tenant_id = p_tenant AND q.recipient_key = p_person AND q.lane = '' FOR NO KEY UPDATE;
-    ELSE
-        SELECT s.spent_at, s.retry_at, s.used, s.wrong_today, s.refusal INTO spent_at, retry_at, used, v_wrong, refusal
-        FROM fn.spend_quota(p_now, p_tenant, coalesce(p_door, p_person), '',
-                            CASE WHEN p_door IS NOT NULL THEN p_person END, p_hourly, p_per_minute) AS s;
-        IF refusal IS NOT NULL THEN
-            RETURN;
-        END IF;
-        IF p_door IS NOT NULL THEN
-            SELECT s.spent_at, s.used, s.withheld INTO spent_at, used, withheld
-            FROM fn.spend_unseen(spent_at, p_tenant, p_person, p_hourly, p_per_minute, p_real) AS s;
-        END IF;
+    ELSIF p_door IS NOT NULL THEN
+        s := fn.spend_unseen(spent_at, p_tenant, p_person, p_hourly, p_per_minute, p_real);
+        spent_at := s.spent_at;
+        used := s.used;
+        withheld := s.withheld;
     END IF;
     digits := greatest(p_digits, fn.length_under_attack(spent_at, p_tenant, p_device, v_wrong));
-    v_exposed := p_hourly <= 10 AND fn.exposed(spent_at, p_tenant, p_person, p_attempts) > 60;
-    IF v_exposed AND digits < 8 THEN
+    IF digits < 8 AND p_hourly <= 10 AND fn.exposed(spent_at, p_tenant, p_person, p_attempts) > 60 THEN
         IF p_door IS NULL THEN
             digits := 8;
         ELSIF p_real AND withheld IS NULL THEN
