@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from statistics import median
 from time import perf_counter
 from typing import Final
 
@@ -78,13 +79,13 @@ class Door:
     headers: dict[str, str]
     slug: str
 
-    async def meanwhile(self, until: asyncio.Task[httpx.Response]) -> tuple[float, int]:
-        """The longest wait of somebody else, and the most memory, while a file is on its way."""
-        worst, most = 0.0, 0
+    async def meanwhile(self, until: asyncio.Task[httpx.Response]) -> tuple[list[float], int]:
+        """The waits of somebody else, and the most memory, while a file is on its way."""
+        waits, most = [await self.wait()], 0
         while not until.done():
-            worst = max(worst, await self.wait())
+            waits.append(await self.wait())
             most = max(most, self.process.memory_info().rss)
-        return worst, most
+        return waits, most
 
     async def wait(self) -> float:
         begun = perf_counter()
@@ -127,16 +128,21 @@ async def door(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 async def others_are_answered(door: Door, path: str, body: bytes, media_type: str) -> httpx.Response:
-    """Sends it, and holds latency and memory of the process against the limits. A busy machine is given more tries."""
+    """Sends it, and holds latency and memory of the process against the limits.
+
+    The longest wait is held against the longest of as many without a file: a busy machine has long ones of its own,
+    and is given more tries. Half of them are never longer.
+    """
     later = []
     for _ in range(_TRIES):
-        usual = max([await door.wait() for _ in range(20)])
         before = door.process.memory_info().rss
         task = asyncio.create_task(door.post(path, body, media_type))
-        worst, most = await door.meanwhile(task)
+        waits, most = await door.meanwhile(task)
         answer = await task
         assert most - before < _MOST_MORE
-        later.append(worst - usual)
+        usual = [await door.wait() for _ in waits]
+        assert median(waits) - median(usual) < _MOST_LATER
+        later.append(max(waits) - max(usual))
         if later[-1] < _MOST_LATER:
             return answer
     pytest.fail(f"others waited longer by {later}")
@@ -150,9 +156,7 @@ async def test_a_file_of_tenants_stops_nobody(door: Door, name: str) -> None:
     assert answer.status_code in {200, 400, 413}
 
 
-@pytest.mark.parametrize(
-    "name", ["an endless quoted cell", "a million empty rows", "rows of quotes", "UTF-16", "faults"]
-)
+@pytest.mark.parametrize("name", FILES)
 async def test_a_file_of_members_stops_nobody(door: Door, name: str) -> None:
     """The same into a tenant's members."""
     body = FILES[name](b"name,email\n")
