@@ -27,7 +27,7 @@ def downgrade() -> None:
                 OR (channel IN ('sms', 'whatsapp') AND new.phone_number IS DISTINCT FROM old.phone_number));
             RETURN NULL;
         END $$;
-        DROP FUNCTION IF EXISTS fn.contact_of;
+        DROP FUNCTION IF EXISTS fn.contact_of, fn.forget_contact;
         ALTER TABLE outbox DROP COLUMN former;
         """,
     )

@@ -3,6 +3,38 @@
 -- The contact was another one when this message was sent: what becomes of it tells nothing about the one there is now.
 ALTER TABLE outbox ADD COLUMN former boolean NOT NULL DEFAULT false;
 
+-- Stands in app/delivery/sql from now on. The revisions after this one already change contacts, and the functions of a
+-- release are put in place after its revisions.
+CREATE OR REPLACE FUNCTION fn.forget_contact(p_tenant uuid, p_subject uuid, p_channels text[]) RETURNS text[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_marked   text[];
+    v_messages uuid[];
+BEGIN
+    IF p_subject = p_tenant THEN
+        -- Of a message whose challenge is gone nobody knows any more whose it was: most are the tenant's.
+        SELECT array_agg(o.id) INTO v_messages FROM outbox o
+        LEFT JOIN challenges c ON c.tenant_id = o.tenant_id AND c.id = o.challenge_id
+        WHERE o.tenant_id = p_tenant AND o.channel = ANY (p_channels) AND o.kind IN ('code', 'test')
+          AND coalesce(c.subject_id, p_tenant) = p_tenant;
+    ELSE
+        SELECT array_agg(o.id) INTO v_messages FROM challenges c
+        JOIN outbox o ON o.tenant_id = c.tenant_id AND o.challenge_id = c.id AND o.kind = 'code'
+        WHERE c.tenant_id = p_tenant AND c.subject_id = p_subject AND o.channel = ANY (p_channels);
+    END IF;
+    UPDATE outbox SET former = true
+    WHERE (tenant_id, id) IN (
+        SELECT o.tenant_id, o.id FROM outbox o
+        WHERE o.tenant_id = p_tenant AND o.id = ANY (v_messages) AND NOT o.former
+        FOR UPDATE SKIP LOCKED);
+    WITH gone AS (
+        DELETE FROM contact_health WHERE tenant_id = p_tenant AND subject_id = p_subject AND channel = ANY (p_channels)
+        RETURNING channel
+    )
+    SELECT coalesce(array_agg(g.channel ORDER BY g.channel), '{}') INTO v_marked FROM gone g;
+    RETURN v_marked;
+END $$;
+
 -- A new contact starts without a past, whoever changed it, a tenant's and a member's.
 CREATE OR REPLACE FUNCTION fn.forget_contact_health() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
