@@ -55,6 +55,7 @@ RULES: Final[tuple[tuple[str, str, Rule], ...]] = (
     ("POST", "/t/{slug}/login", ASKING),
     ("POST", "/t/{slug}/resend", ASKING),
     ("POST", "/t/{slug}/register", ASKING),
+    ("POST", "/t/{slug}/logout", CHECKS),
     ("GET", "/t/{slug}/login", PAGES),
     ("GET", "/t/{slug}/verify", PAGES),
     ("GET", "/t/{slug}/link", PAGES),
