@@ -9,7 +9,6 @@ from typing import Final
 
 import httpx
 import pytest
-from _pytest.mark.structures import ParameterSet
 from psutil import Process
 
 from app.audit.log import Actor, Client
@@ -72,7 +71,7 @@ JSON_LINES: Final[dict[str, Callable[[], bytes]]] = {
 }
 
 
-def cases(names: Iterable[str], short: Collection[str]) -> list[ParameterSet]:
+def cases(names: Iterable[str], short: Collection[str]) -> list[object]:
     """Each file with the promise as a long test; the worst ones also in a short form."""
     return [
         *(pytest.param(name, _STOPPED, id=f"{name}, short") for name in names if name in short),
