@@ -57,7 +57,9 @@ _SAYS_NOBODY: Final = re.compile(
 _SAYS_POLICY: Final = re.compile(
     r"block(ed|list|ing)?\b|black ?list|deny ?list|\b(rbl|dnsbl|spamhaus|barracuda|spamcop|sorbs|uceprotect)\b|\bspam\b"
     r"|relay|client host|helo|ehlo|reverse dns|\bptr\b|\b(spf|dkim|dmarc)\b|polic(y|ies)|prohibit|authenticat"
-    r"|reputation|access denied|not (allowed|permitted|authori[sz]ed)|sender|banned|too many|rate limit|\bvirus\b",
+    r"|reputation|access denied|not (allowed|permitted|authori[sz]ed)|sender|banned|too many|rate limit|\bvirus\b"
+    r"|rcpthosts|\byour (ip|host|network|server)\b|dynamic ip|\blisted (at|by|in|on)\b|gr[ae]y ?list|unsolicited"
+    r"|starttls|permission denied",
     re.IGNORECASE,
 )
 # Exchange Online has no such recipient and says so as if a host had not answered.

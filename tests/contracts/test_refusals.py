@@ -48,6 +48,16 @@ class Smtp(NamedTuple):
 
 
 SMTP: Final = (
+    # No status, and words about us.
+    Smtp("RCPT", "553 sorry, that domain isn't in my list of allowed rcpthosts", "refused", NOT, OURS),
+    Smtp("RCPT", "550 Cannot accept mail from your IP", "refused", NOT, OURS),
+    Smtp("RCPT", "550 Mail from your network refused", "refused", NOT, OURS),
+    Smtp("RCPT", "550 Dynamic IP not accepted", "refused", NOT, OURS),
+    Smtp("RCPT", "550 This mail server is listed at bl.example.net", "refused", NOT, OURS),
+    Smtp("RCPT", "550 Greylisted", "refused", NOT, OURS),
+    Smtp("RCPT", "550 Unsolicited mail is refused here", "refused", NOT, OURS),
+    Smtp("RCPT", "550 Must issue a STARTTLS command first", "refused", NOT, OURS),
+    Smtp("RCPT", "550 Permission denied", "refused", NOT, OURS),
     # The enhanced status says it.
     Smtp("RCPT", "550 5.1.1 <bob@example.com>: user unknown", "recipient", MARKED, NOBODY),
     Smtp("RCPT", "550 5.1.0 Address rejected", "recipient", MARKED, NOBODY),
