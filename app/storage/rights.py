@@ -9,7 +9,9 @@ SELECT current_setting('transaction_read_only')::boolean AS read_only,
        ARRAY(SELECT lower(needed) || ' on ' || name
              FROM (VALUES ('tenants', 'r'), ('members', 'r'), ('admins', 'r'), ('attack_modes', 'r'),
                           ('audit_events', 'a'), ('quota', 'raw'), ('challenges', 'raw'), ('outbox', 'raw'),
-                          ('refusals', 'raw'), ('sessions', 'raw'), ('devices', 'raw')) AS wanted (name, letters)
+                          ('refusals', 'raw'), ('sessions', 'raw'), ('devices', 'raw'), ('factors', 'r'),
+                          ('half_sign_ins', 'raw'), ('repeats', 'raw'), ('contact_health', 'raw')
+                  ) AS wanted (name, letters)
              CROSS JOIN (VALUES ('r', 'SELECT'), ('a', 'INSERT'), ('w', 'UPDATE')) AS rights (letter, needed)
              WHERE strpos(letters, letter) > 0 AND NOT has_table_privilege(to_regclass('public.' || name), needed)
              ORDER BY 1) AS lacking
