@@ -92,11 +92,9 @@ def test_the_qr_code_is_an_image_and_nothing_more() -> None:
     assert '"#fff"' in svg
 
 
-@pytest.mark.parametrize(
-    "typed", ["", "12345", "1234567", "12345a", "\uff11\uff12\uff13\uff14\uff15\uff16", "1" * 100, "12 34 5"]
-)
+@pytest.mark.parametrize("typed", ["", "12345", "1234567", "12345a", "1" * 100, "12 34 5"])
 def test_a_code_of_another_form_is_no_attempt(typed: str) -> None:
-    """Six ASCII digits, however they are grouped, or it is refused before anything is counted."""
+    """Six digits of any script, however they are grouped, or it is refused before anything is counted."""
     with pytest.raises(InvalidRequest) as refusal:
         totp.read_code(typed, "/totp")
     assert refusal.value.errors[0].pointer == "/totp"
