@@ -60,7 +60,7 @@ async def tenant(db: Database, clock: Clock) -> SomeTenant:
     made = await add_tenant(db, clock())
     await add_member(db, clock(), made)
     async with db.every_tenant() as connection:
-        await connection.execute(_SIGN_INS, made.id, clock() - timedelta(seconds=10))
+        await connection.execute(_SIGN_INS, made.id, clock() - timedelta(seconds=10), timeout=60)
     return made
 
 

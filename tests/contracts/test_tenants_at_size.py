@@ -36,8 +36,8 @@ FROM generate_series(1, 20000) AS n
 async def many(db: Database, clock: Clock, urls: tuple[str, str]) -> AsyncIterator[None]:
     """20,000 tenants and a planner that knows of them; gone again afterwards, as the database is every test's."""
     async with db.every_tenant() as connection:
-        await connection.execute(_TENANTS, clock())
-        await connection.execute(_BAD, clock())
+        await connection.execute(_TENANTS, clock(), timeout=60)
+        await connection.execute(_BAD, clock(), timeout=60)
     await _look_again(urls[0], "tenants", "contact_health")
     yield
     async with db.every_tenant() as connection:
@@ -70,7 +70,7 @@ async def test_a_history_is_read_off_an_index(db: Database, clock: Clock, urls: 
     """Ten changes among 20,000 events of the same tenant: those that are shown are read, and no other."""
     tenant = await add_tenant(db, clock())
     async with db.every_tenant() as connection:
-        await connection.execute(_EVENTS, tenant.id, clock())
+        await connection.execute(_EVENTS, tenant.id, clock(), timeout=60)
     await _look_again(urls[0], "audit_events")
     async with db.every_tenant() as connection:
         plan = await plan_of(connection, history._HISTORY, [tenant.id, SYSTEM_TENANT, None, None, 6])
