@@ -29,6 +29,7 @@ from tests.matrix import STRANGERS, Operation, operations, rule_for
 from tests.people import add_tenant
 
 _MOST: Final = 0.005
+_ON_A_BUSY_MACHINE: Final = 0.012
 # What is over is measured again, so often: a busy machine makes a call dearer, never cheaper.
 _AGAIN: Final = 15
 # What 50,000 squares take: processor time is dearer where neighbours share the core.
@@ -317,10 +318,15 @@ async def served(settings: Settings, clock: Clock) -> AsyncIterator[Http]:
         yield http
 
 
+@pytest.mark.parametrize(
+    "most", [pytest.param(_ON_A_BUSY_MACHINE, id="short"), pytest.param(_MOST, id="long", marks=pytest.mark.long)]
+)
 async def test_no_strangers_call_is_dear(
-    served: Http, db: Database, ring: KeyRing, settings: Settings, clock: Clock
+    served: Http, db: Database, ring: KeyRing, settings: Settings, clock: Clock, most: float
 ) -> None:
-    """Every route, by somebody without a session: under 5 ms each, and never a mistake of ours."""
+    """Every route, by somebody without a session: under 5 ms each, and never a mistake of ours. In short, among tests
+    that share the caches, what is more than twice that.
+    """
     nasty = Nasty(ring, settings, clock, (await add_tenant(db, clock())).slug)
     dear: dict[str, float] = {}
     broken: list[str] = []
@@ -332,9 +338,9 @@ async def test_no_strangers_call_is_dear(
             status, spent = await send(served.app, call)
             if status >= 500 and status != 503:
                 broken.append(f"{operation}: {call.name}: {status}")
-            if spent > _MOST:
+            if spent > most:
                 again = [(await send(served.app, call))[1] for _ in range(_AGAIN)]
-                if statistics.median(again) > _MOST * slowness():
+                if statistics.median(again) > most * slowness():
                     dear[f"{operation}: {call.name}"] = round(statistics.median(again) * 1000, 1)
     assert asked > 5_000
     assert broken == []
