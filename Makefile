@@ -50,8 +50,10 @@ tools:
 	@test -z "$$CI" || test -x /usr/sbin/exim4 || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends exim4-daemon-light; } >/dev/null 2>&1 || \
 	  echo "Debian's mail server (exim4) is missing and could not be installed."
+# What fails while it shares the cores with others is run once more by itself: a fault fails again, a busy machine doesn't.
 test: $(VENV)/.dev tools
-	$(BIN)/pytest -n auto -m "not long"
+	$(BIN)/pytest -n auto -m "not long" || { echo "Once more, one after the other, what failed:"; \
+	  $(BIN)/pytest -m "not long" --last-failed --last-failed-no-failures none; }
 test-long: $(VENV)/.dev tools
 	$(BIN)/pytest -m long --timeout 3600
 bench: $(VENV)/.dev
