@@ -85,7 +85,7 @@ async def test_codes_by_email(site: Site, open_window: OpenWindow, staff: Staff,
     await expect(page.get_by_role("status").first).to_contain_text("A new code is on its way.")
     second = await site.code_for(email)
     await enter(first)
-    await expect(page.get_by_role("link", name=re.compile("^Wrong code"))).to_be_visible()
+    await expect(page.get_by_role("link", name=re.compile("^A newer code was sent"))).to_be_visible()
     await enter(second)
     await expect(page.get_by_role("heading", level=1)).to_have_text("City Water")
     await expect(page.get_by_text("You are signed in as Ana Silva")).to_be_visible()

@@ -97,7 +97,7 @@ async def test_from_registration_to_the_way_out(
     await window.press("Send a new code")
     second = await site.code_for(EMAIL)
     await enter(window, first)
-    await expect(page.get_by_role("alert")).to_contain_text("Wrong code")
+    await expect(page.get_by_role("alert")).to_contain_text("A newer code was sent")
     await enter(window, second)
     await expect(page.get_by_text("You are signed in as Ana Silva")).to_be_visible()
     await out(window)

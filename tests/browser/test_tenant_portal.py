@@ -107,7 +107,7 @@ async def test_one_browser_ends_another(db: Database, site: Site, open_window: O
     await here.press("End the session on Chrome on Linux")
     await expect(here.page.get_by_role("status").first).to_contain_text("That session has ended.")
     await there.open(f"/t/{tenant.slug}/")
-    await expect(there.page).to_have_url(f"{site.url}/t/{tenant.slug}/login")
+    await expect(there.page).to_have_url(f"{site.url}/t/{tenant.slug}/login?done=ended")
 
 
 async def test_everything_works_without_javascript(db: Database, site: Site, open_window: OpenWindow) -> None:
