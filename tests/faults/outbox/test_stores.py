@@ -86,9 +86,9 @@ async def test_postgresql_stopped_hard(
                 if number == 20:
                     # Immediate shutdown: no checkpoint, no goodbye to anybody.
                     kill(fragile, "PostgreSQL", signal.SIGQUIT)
-            await asyncio.to_thread(fragile.tend)
             async with asyncio.timeout(10):
                 while True:
+                    await asyncio.to_thread(fragile.tend)
                     with suppress(Unavailable):
                         await ask(database, challenges, clock)
                         break
